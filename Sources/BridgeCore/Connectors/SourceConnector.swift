@@ -1,0 +1,177 @@
+/// A database as the place that changes come from.
+///
+/// The order of calls is: `preflight`, `prepareCapture` (once in the life of a link), then for every run
+/// `openCapture`, and while tables are still to be copied `openSnapshot`. Everything that a connector makes on the
+/// source is named after ``LinkDescription/identifier`` and removed by ``removeCapture(_:)``.
+package protocol SourceConnector: Connector {
+    /// A position for people: `0/16B3748`, `seq 4711`.
+    func describe(_ position: Position) -> String
+
+    /// Whatever would make `run` impossible or worse. Changes nothing.
+    func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding]
+
+    /// Makes what capture needs (publication and slot; log and triggers), so that every transaction that commits at or
+    /// after the returned origin's position will be delivered.
+    ///
+    /// The target holds the intent before this is called and the origin after it, so a crash in between leaves things
+    /// that no record names. `replacingLeftovers` says that the intent was already there when the process started:
+    /// leftovers of that name are then removed and made anew. Without it, something of that name is somebody else's.
+    /// - Throws: `slotForeign` for a name that is taken; `slotBlocked` naming the processes that are waited for.
+    func prepareCapture(_ link: LinkDescription, replacingLeftovers: Bool) async throws(BridgeError) -> CaptureOrigin
+
+    /// A consistent picture of the tables. Transactions before the snapshot's position are in it, all others are not.
+    func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot
+
+    /// Begins to deliver transactions.
+    /// - Parameters:
+    ///   - origin: what ``prepareCapture(_:replacingLeftovers:)`` returned in the first run. If the source no longer is
+    ///     what the origin says, the call throws: `slotMissing`, `slotLost`, `slotForeign`, `sourceReplaced`,
+    ///     `captureBroken`. It never starts over by itself.
+    ///   - durable: everything before it is in the journal already and is not delivered again. Never earlier than
+    ///     what the source was told; if the source says it was told more, that is `slotForeign`: changes are lost.
+    func openCapture(
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+    ) async throws(BridgeError) -> any CaptureSession
+
+    /// A position such that everything that is committed now stands before it.
+    func currentPosition() async throws(BridgeError) -> Position
+
+    /// The source's own view of the link.
+    /// - Parameter applied: everything before it is on the target.
+    func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth
+
+    /// In which forms ``SourceSnapshot/openTable(_:format:)`` can give a table, best first. Always ends with `rows`.
+    func copyFormats(_ table: TableSchema) -> [CopyFormat]
+
+    /// Removes all that ``prepareCapture(_:replacingLeftovers:)`` made. Nothing there is not an error.
+    func removeCapture(_ link: LinkDescription) async throws(BridgeError)
+}
+
+/// What a link's capture began with. It is stored on the target and binds the journal.
+package struct CaptureOrigin: Hashable, Sendable {
+    /// What the source was, as facts that must not change: system identifier, timeline, slot, creation point; or
+    /// database identity and change-log epoch. The key and the value hold no line break and the key no `=`.
+    package var identity: [String: String]
+    /// Transactions at or after this position are delivered.
+    package var position: Position
+
+    package init(identity: [String: String], position: Position) {
+        self.identity = identity
+        self.position = position
+    }
+
+    /// The identity as sorted `key=value` lines: what the journal is bound to.
+    package var identityText: String {
+        identity.sorted { $0.key < $1.key }.map { "\($0.key)=\($0.value)" }.joined(separator: "\n")
+    }
+
+    /// Reads back ``identityText``.
+    package static func identity(fromText text: String) -> [String: String] {
+        var facts: [String: String] = [:]
+        for line in text.split(separator: "\n") {
+            guard let equals = line.firstIndex(of: "=") else { continue }
+            facts[String(line[..<equals])] = String(line[line.index(after: equals)...])
+        }
+        return facts
+    }
+}
+
+/// What a source says about a link.
+package struct SourceHealth: Hashable, Sendable {
+    /// Everything committed now stands before it.
+    package var current: Position
+    /// What the source was told is durable; nil if it keeps no such thing.
+    package var acknowledged: Position?
+    /// Log that the source keeps for this link only, in bytes; nil if unknown.
+    package var retainedBytes: Int64?
+    /// How far the target is behind, in bytes of the source's log; nil if the source cannot say.
+    package var lagBytes: Int64?
+
+    package init(current: Position, acknowledged: Position? = nil, retainedBytes: Int64? = nil, lagBytes: Int64? = nil) {
+        self.current = current
+        self.acknowledged = acknowledged
+        self.retainedBytes = retainedBytes
+        self.lagBytes = lagBytes
+    }
+}
+
+/// Delivers a source's committed transactions as records, in commit order.
+///
+/// Records come as: relation (before its first use and after each change), begin, rows, commit. A transaction may stretch
+/// over many reads. Transactions never interleave.
+package protocol CaptureSession: Sendable {
+    /// Appends records to `buffer`. Returns as soon as something was received and nothing more is at hand, or `limit`
+    /// bytes are there, or `patience` has passed with nothing, or ``interrupt()`` was called. Whole rows only; one row
+    /// may exceed the limit.
+    /// - Throws: `connectionLost` when a new session may go on; anything else is final.
+    func read(into buffer: RecordBuffer, limit: Int, patience: Duration) async throws(BridgeError) -> CaptureProgress
+
+    /// States that everything before `position` is durable here; the source may forget it. Returns at once; the source
+    /// hears of it from the reading thread. Positions that go backwards are ignored.
+    func acknowledge(_ position: Position)
+
+    /// Makes a waiting ``read(into:limit:patience:)`` return soon. From any thread.
+    func interrupt()
+
+    /// Ends the session after telling the source of the last acknowledged position.
+    func close() async
+}
+
+/// What one read delivered.
+package struct CaptureProgress: Hashable, Sendable {
+    /// The last transaction that the read closed.
+    package var lastCommit: TransactionEnd?
+    /// The commit position of the first transaction that the read opened or continued.
+    package var firstCommit: Position?
+    /// Whether the records end in the middle of a transaction.
+    package var isInsideTransaction: Bool
+    /// Everything committed before it has been delivered, by this read or an earlier one. Never goes backwards.
+    package var frontier: Position
+    package var rows: Int
+    package var transactions: Int
+
+    package init(
+        lastCommit: TransactionEnd? = nil, firstCommit: Position? = nil, isInsideTransaction: Bool = false,
+        frontier: Position, rows: Int = 0, transactions: Int = 0
+    ) {
+        self.lastCommit = lastCommit
+        self.firstCommit = firstCommit
+        self.isInsideTransaction = isInsideTransaction
+        self.frontier = frontier
+        self.rows = rows
+        self.transactions = transactions
+    }
+}
+
+/// The form in which a table's rows are copied.
+package struct CopyFormat: RawRepresentable, Hashable, Sendable {
+    package let rawValue: String
+    package init(rawValue: String) { self.rawValue = rawValue }
+    /// A 32-bit length, then a row image in canonical form, row after row. Every connector reads and writes it.
+    package static let rows = CopyFormat(rawValue: "rows")
+}
+
+/// A consistent picture of a source. Several tables may be read at a time, each by a reader of its own.
+package protocol SourceSnapshot: Sendable {
+    /// Opens a table's rows as they were at the reader's position.
+    /// - Parameter table: as the source described it; only `columns` and rows of `mapping` travel.
+    func openTable(
+        _ table: TableSchema, mapping: TableMapping, format: CopyFormat
+    ) async throws(BridgeError) -> any CopyReader
+
+    /// Releases the picture.
+    func close() async
+}
+
+/// Reads one table for the copy.
+package protocol CopyReader: Sendable {
+    /// Transactions before it are in the rows, all others are not.
+    var position: Position { get }
+    /// The columns in the order in which the rows have them.
+    var columns: [Relation.Column] { get }
+
+    /// Appends whole rows to `buffer` until `limit` bytes are there; returns how many rows, 0 only at the end.
+    func read(into buffer: RecordBuffer, limit: Int) async throws(BridgeError) -> Int
+
+    func close() async
+}

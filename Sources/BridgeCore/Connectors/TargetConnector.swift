@@ -1,0 +1,168 @@
+/// A database as the place that changes go to.
+///
+/// The target keeps the link's records beside the data (phase, origin, checkpoint, which tables are copied), because only
+/// there can they be written in the same transaction as the data.
+package protocol TargetConnector: Connector {
+    /// Whatever would make `run` impossible or worse. Changes nothing.
+    /// - Parameter sources: the source's tables, in the order of the link's mappings.
+    func preflight(_ link: LinkDescription, sources: [TableSchema]) async throws(BridgeError) -> [Finding]
+
+    /// The link's records; nil if there are none.
+    func linkState(_ link: LinkDescription) async throws(BridgeError) -> LinkState?
+
+    /// Makes the link's records with the phase `preparing`, if there are none: the intent. Returns them.
+    func prepareLink(_ link: LinkDescription) async throws(BridgeError) -> LinkState
+
+    /// Stores the origin and moves the phase to `copying`, in one transaction.
+    func recordOrigin(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError)
+
+    /// Moves the phase from `copying` to `syncing`, with the checkpoint at the origin. Every table is copied by then.
+    func finishCopy(_ link: LinkDescription) async throws(BridgeError)
+
+    /// The first of `offered` that this target can load into the table.
+    func chooseCopyFormat(
+        _ offered: [CopyFormat], source: TableSchema, mapping: TableMapping
+    ) async throws(BridgeError) -> CopyFormat
+
+    /// Begins to load a table. What an earlier, unfinished load of this link left in it is removed first.
+    func openLoad(
+        _ link: LinkDescription, mapping: TableMapping, columns: [Relation.Column], format: CopyFormat
+    ) async throws(BridgeError) -> any TableLoad
+
+    /// Opens what applies the link's changes. Only one may be open for a link; the target enforces it.
+    func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier
+
+    /// Removes the link's records. Data stays. Nothing there is not an error.
+    func removeLink(_ link: LinkDescription) async throws(BridgeError)
+
+    /// How this engine would hold the source's tables: statements in an order that works, and what cannot be carried over.
+    /// Statements for what exists already are marked so.
+    func schemaPlan(for sources: [TableSchema], mappings: [TableMapping]) async throws(BridgeError) -> SchemaPlan
+
+    /// Runs the plan's statements that are not marked as existing; all or nothing.
+    func execute(_ plan: SchemaPlan) async throws(BridgeError)
+}
+
+/// Where a link stands, as the target has it.
+package struct LinkState: Hashable, Sendable {
+    package enum Phase: String, Sendable { case preparing, copying, syncing }
+
+    package struct Table: Hashable, Sendable {
+        package enum State: String, Sendable { case pending, loading, done }
+        package var state: State
+        /// Transactions before it are in the copy; changes of earlier ones are not applied to this table.
+        package var position: Position
+        package var rows: Int64
+
+        package init(state: State, position: Position = .zero, rows: Int64 = 0) {
+            self.state = state
+            self.position = position
+            self.rows = rows
+        }
+    }
+
+    package var phase: Phase
+    package var origin: CaptureOrigin?
+    /// What has been applied; nil before `syncing`.
+    package var checkpoint: Checkpoint?
+    /// By the source's name; every table of the link has an entry once the phase is `copying`.
+    package var tables: [TableName: Table]
+
+    package init(
+        phase: Phase, origin: CaptureOrigin? = nil, checkpoint: Checkpoint? = nil, tables: [TableName: Table] = [:]
+    ) {
+        self.phase = phase
+        self.origin = origin
+        self.checkpoint = checkpoint
+        self.tables = tables
+    }
+}
+
+/// How far a target has applied.
+package struct Checkpoint: Hashable, Sendable {
+    /// The last transaction that was applied.
+    package var position: Position
+    /// Everything before it has been applied.
+    package var frontier: Position
+    /// When that transaction committed on the source.
+    package var commitTime: Timestamp
+
+    package init(position: Position, frontier: Position, commitTime: Timestamp) {
+        self.position = position
+        self.frontier = frontier
+        self.commitTime = commitTime
+    }
+}
+
+/// A table's bulk load. Nothing of it is visible as finished before ``finish(position:rows:)`` has returned.
+package protocol TableLoad: Sendable {
+    /// Loads the chunk that a ``CopyReader`` read.
+    func write(_ chunk: RecordBuffer) async throws(BridgeError)
+
+    /// Makes the load durable and, in the same transaction, records the table as done.
+    func finish(position: Position, rows: Int64) async throws(BridgeError)
+
+    /// Gives up; the table is loaded again from the start later.
+    func cancel() async
+}
+
+/// A run of records handed to a target as one piece.
+package struct ChangeBatch: Sendable {
+    /// Whole records. Row records are those of the link's tables; transactions are whole but for the first and the last.
+    package var records: RecordBuffer
+    /// The relations that are known before the first record; relation records among `records` change them.
+    package var relations: [UInt32: Relation]
+    /// What to store as checkpoint when the batch commits; nil if the batch ends inside a transaction, which then stays
+    /// open on the target until a later batch brings its end.
+    package var checkpoint: Checkpoint?
+    package var rows: Int
+    package var transactions: Int
+
+    package init(
+        records: RecordBuffer, relations: [UInt32: Relation], checkpoint: Checkpoint?, rows: Int, transactions: Int
+    ) {
+        self.records = records
+        self.relations = relations
+        self.checkpoint = checkpoint
+        self.rows = rows
+        self.transactions = transactions
+    }
+}
+
+/// Applies batches to a target.
+package protocol ChangeApplier: Sendable {
+    /// Applies a batch and, if it has a checkpoint, commits both in one target transaction. When it returns, the
+    /// checkpoint is durable. After an error the target's transaction has been rolled back to the last checkpoint.
+    /// - Throws: `connectionLost` and `serverBusy` when the same changes may be tried again with a new applier;
+    ///   `conflict`, `valueDoesNotFit`, `valueMissing`, `schemaChanged`, `changeRefused` when a person must act.
+    func apply(_ batch: ChangeBatch) async throws(BridgeError)
+
+    /// Undoes what was applied since the last checkpoint: the source abandoned the transaction.
+    func rollback() async throws(BridgeError)
+
+    func close() async
+}
+
+/// What `schema show` prints and `schema apply` runs.
+package struct SchemaPlan: Hashable, Sendable {
+    package struct Statement: Hashable, Sendable {
+        package var sql: String
+        /// What it makes, for people: `table accounts.users`, `index users_email`.
+        package var makes: String
+        package var exists: Bool
+
+        package init(sql: String, makes: String, exists: Bool = false) {
+            self.sql = sql
+            self.makes = makes
+            self.exists = exists
+        }
+    }
+    package var statements: [Statement]
+    /// What is not carried over, and why; one sentence each.
+    package var notes: [String]
+
+    package init(statements: [Statement] = [], notes: [String] = []) {
+        self.statements = statements
+        self.notes = notes
+    }
+}

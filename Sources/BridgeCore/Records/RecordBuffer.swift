@@ -1,0 +1,105 @@
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// A growable run of raw bytes, made once a stage and used again for every batch.
+///
+/// Integers are written in network order, as pgoutput writes them. A buffer belongs to one stage at a time: it is handed
+/// over, never shared, which is why it can cross concurrency domains unchecked.
+package final class RecordBuffer: @unchecked Sendable {
+    private var base: UnsafeMutableRawPointer
+    package private(set) var capacity: Int
+    /// Bytes written so far.
+    package private(set) var count: Int = 0
+
+    package init(capacity: Int = 64 << 10) {
+        self.capacity = max(capacity, 64)
+        base = .allocate(byteCount: self.capacity, alignment: 16)
+    }
+
+    deinit { base.deallocate() }
+
+    package var isEmpty: Bool { count == 0 }
+
+    /// What has been written. Valid until the next write.
+    package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
+
+    /// The written bytes, for a reader that hands the buffer on to C. Valid until the next write.
+    package var mutableBytes: UnsafeMutableRawBufferPointer { UnsafeMutableRawBufferPointer(start: base, count: count) }
+
+    /// Forgets the contents. Storage beyond `retained` bytes, which one giant row can cause, goes back to the system.
+    package func removeAll(retaining retained: Int = 32 << 20) {
+        count = 0
+        guard capacity > retained else { return }
+        base.deallocate()
+        capacity = retained
+        base = .allocate(byteCount: retained, alignment: 16)
+    }
+
+    /// Cuts the contents back to `newCount` bytes; a larger count changes nothing.
+    package func truncate(to newCount: Int) { count = min(count, max(0, newCount)) }
+
+    /// Makes room for `extra` more bytes.
+    @inline(__always)
+    package func reserve(_ extra: Int) {
+        if count + extra > capacity { grow(extra) }
+    }
+
+    private func grow(_ extra: Int) {
+        let needed = count + extra
+        // Doubling a buffer of hundreds of megabytes would break the memory bound; a quarter more is enough there.
+        let wanted = capacity < 64 << 20 ? max(needed, capacity * 2) : max(needed, capacity + capacity / 4)
+        let larger = UnsafeMutableRawPointer.allocate(byteCount: wanted, alignment: 16)
+        larger.copyMemory(from: base, byteCount: count)
+        base.deallocate()
+        base = larger
+        capacity = wanted
+    }
+
+    @inline(__always)
+    package func append(_ byte: UInt8) {
+        reserve(1)
+        base.storeBytes(of: byte, toByteOffset: count, as: UInt8.self)
+        count += 1
+    }
+
+    @inline(__always)
+    package func append<Value: FixedWidthInteger>(bigEndian value: Value) {
+        reserve(MemoryLayout<Value>.size)
+        base.storeBytes(of: value.bigEndian, toByteOffset: count, as: Value.self)
+        count += MemoryLayout<Value>.size
+    }
+
+    @inline(__always)
+    package func append(_ bytes: UnsafeRawBufferPointer) {
+        guard let source = bytes.baseAddress, bytes.count > 0 else { return }
+        reserve(bytes.count)
+        (base + count).copyMemory(from: source, byteCount: bytes.count)
+        count += bytes.count
+    }
+
+    /// Appends the UTF-8 of a string, without a length.
+    package func append(utf8 text: String) {
+        var copy = text
+        copy.withUTF8 { append(UnsafeRawBufferPointer($0)) }
+    }
+
+    /// Lets `body` write up to `size` bytes behind the contents; it returns how many it wrote.
+    package func appendUninitialized<Failure: Error>(
+        _ size: Int, _ body: (UnsafeMutableRawBufferPointer) throws(Failure) -> Int
+    ) throws(Failure) {
+        reserve(size)
+        let written = try body(UnsafeMutableRawBufferPointer(start: base + count, count: size))
+        precondition(written >= 0 && written <= size, "a writer overran the room it was given")
+        count += written
+    }
+
+    /// Overwrites four bytes already written, for a length that is known only later.
+    @inline(__always)
+    package func patch(bigEndian value: UInt32, at offset: Int) {
+        precondition(offset >= 0 && offset + 4 <= count, "patched outside the contents")
+        base.storeBytes(of: value.bigEndian, toByteOffset: offset, as: UInt32.self)
+    }
+}

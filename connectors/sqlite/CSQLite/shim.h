@@ -1,0 +1,14 @@
+#pragma once
+#include <sqlite3.h>
+
+// sqlite3_db_config is variadic, which Swift cannot call. One inline function for each use.
+
+/// Switches triggers on or off for one connection. Returns an SQLite result code.
+static inline int bridge_sqlite_enable_triggers(sqlite3 *database, int enabled) {
+    return sqlite3_db_config(database, SQLITE_DBCONFIG_ENABLE_TRIGGER, enabled, (int *)0);
+}
+
+/// The value of SQLITE_TRANSIENT, a cast that Swift does not import: SQLite copies what is bound.
+static inline sqlite3_destructor_type bridge_sqlite_transient(void) {
+    return SQLITE_TRANSIENT;
+}
