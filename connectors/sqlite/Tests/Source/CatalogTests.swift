@@ -123,12 +123,12 @@ struct CatalogTests {
         }
         do {
             _ = try SQLiteDatabase(path: "/nonexistent/x.db", access: .readWrite, busyTimeout: 0)
-        } catch let error as BridgeError { #expect(error.code == .serverUnreachable) }
+        } catch { #expect(error.code == .serverUnreachable) }
         let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
         try database.execute("CREATE TABLE t(a UNIQUE)")
         do {
             try database.execute("INSERT INTO t VALUES('secret'), ('secret')")
-        } catch let error as BridgeError {
+        } catch {
             #expect(error.code == .changeRefused)
             #expect(!"\(error)".contains("secret"))
         }
