@@ -102,7 +102,7 @@ package struct SourceHealth: Hashable, Sendable {
 package protocol CaptureSession: Sendable {
     /// Appends records to `buffer`. Returns as soon as something was received and nothing more is at hand, or `limit`
     /// bytes are there, or `patience` has passed with nothing, or ``interrupt()`` was called. Whole rows only; one row
-    /// may exceed the limit.
+    /// may exceed the limit. With a limit of 0 nothing is received; the connection is only kept alive for `patience`.
     /// - Throws: `connectionLost` when a new session may go on; anything else is final.
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) async throws(BridgeError) -> CaptureProgress
 

@@ -3,6 +3,9 @@
 /// The target keeps the link's records beside the data (phase, origin, checkpoint, which tables are copied), because only
 /// there can they be written in the same transaction as the data.
 package protocol TargetConnector: Connector {
+    /// How many tables may be loaded at a time; 1 for an engine with a single writer.
+    var maximumParallelLoads: Int { get }
+
     /// Whatever would make `run` impossible or worse. Changes nothing.
     /// - Parameter sources: the source's tables, in the order of the link's mappings.
     func preflight(_ link: LinkDescription, sources: [TableSchema]) async throws(BridgeError) -> [Finding]
@@ -41,6 +44,10 @@ package protocol TargetConnector: Connector {
 
     /// Runs the plan's statements that are not marked as existing; all or nothing.
     func execute(_ plan: SchemaPlan) async throws(BridgeError)
+}
+
+extension TargetConnector {
+    package var maximumParallelLoads: Int { .max }
 }
 
 /// Where a link stands, as the target has it.
@@ -82,7 +89,7 @@ package struct LinkState: Hashable, Sendable {
 package struct Checkpoint: Hashable, Sendable {
     /// The last transaction that was applied.
     package var position: Position
-    /// Everything before it has been applied.
+    /// Everything before it has been applied, and nothing at or behind it: what decides whether a transaction is skipped.
     package var frontier: Position
     /// When that transaction committed on the source.
     package var commitTime: Timestamp

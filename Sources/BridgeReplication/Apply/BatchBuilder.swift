@@ -1,0 +1,244 @@
+package import BridgeCore
+
+/// Cuts the journal's records into batches for a target. A value type without I/O.
+///
+/// A batch spans as many whole transactions as fit into its bound. A transaction that alone exceeds the bound is cut into
+/// parts, which the target keeps in one transaction. Left out are transactions that the checkpoint has already, and rows
+/// of tables whose copy already holds them.
+package struct BatchBuilder {
+    /// What reading records asks the owner to do before it hands on more.
+    package enum Action {
+        /// Nothing: go on.
+        case none
+        /// A part of a transaction has been handed out and the transaction turned out void: roll the target back.
+        case rollback
+    }
+
+    private enum Mode {
+        case between
+        case skipping
+        case collecting
+    }
+
+    private let bound: Int
+    private let copied: [TableName: Position]
+    private let newestCopy: Position
+    private let applied: Position
+
+    /// The relations known behind everything consumed.
+    private var relations: [UInt32: Relation]
+    /// The relations known before the first byte of `output`.
+    private var relationsAtStart: [UInt32: Relation]
+    /// The relations known at the last commit in `output`: what the records behind it start from.
+    private var relationsAtComplete: [UInt32: Relation]
+    /// Relations whose rows the present transaction's copy holds already.
+    private var skippedRelations: Set<UInt32> = []
+    /// Where the present transaction commits.
+    private var transaction: Position = .zero
+    private var mode: Mode = .between
+    /// Whether a part of the present transaction has been handed out.
+    private var isOpenOnTarget = false
+
+    private var output: RecordBuffer
+    /// Behind the last commit in `output`.
+    private var completeBytes = 0
+    private var completeRows = 0
+    private var completeTransactions = 0
+    private var completeCheckpoint: Checkpoint?
+    private var rows = 0
+
+    /// - Parameters:
+    ///   - bound: bytes of a batch.
+    ///   - applied: transactions before it are left out.
+    ///   - copied: for each table, by its source name, the position of its copy.
+    ///   - relations: what is known before the first record.
+    package init(
+        bound: Int, applied: Position, copied: [TableName: Position], relations: [UInt32: Relation], output: RecordBuffer
+    ) {
+        self.bound = bound
+        self.applied = applied
+        self.copied = copied
+        self.newestCopy = copied.values.max() ?? .zero
+        self.relations = relations
+        self.relationsAtStart = relations
+        self.relationsAtComplete = relations
+        self.output = output
+    }
+
+    /// Whether a whole transaction is waiting to be handed out.
+    package var hasComplete: Bool { completeCheckpoint != nil }
+    /// Whether the bound is reached.
+    package var isFull: Bool { output.count >= bound && (hasComplete || mode == .collecting) }
+
+    /// Reads records up to the end of `bytes` or until the bound is reached.
+    /// - Returns: how many bytes were consumed, always whole records, and what has to be done before going on.
+    package mutating func consume(_ bytes: UnsafeRawBufferPointer) throws(BridgeError) -> (consumed: Int, action: Action) {
+        var cursor = RecordCursor(bytes)
+        // Records that are kept are copied in runs, not one by one.
+        var run = 0..<0
+        // At least one record is read, so that a caller who goes on always comes to an end.
+        while cursor.offset == 0 || output.count + run.count < bound, let record = try cursor.next() {
+            let isKept: Bool
+            switch record.kind {
+            case .insert, .update, .delete, .upsert, .remove:
+                isKept = try keepsRow(record)
+                if isKept { rows += 1 }
+            case .begin: isKept = try open(record)
+            case .commit: isKept = mode == .collecting
+            case .relation: isKept = learn(try Relation(payload: record.payload), isFirst: output.isEmpty && run.isEmpty)
+            case .truncate: isKept = try keepsTruncate(record)
+            case .message, .frontier, .abandon: isKept = false
+            }
+            if isKept, record.offset == run.upperBound {
+                run = run.lowerBound..<cursor.offset
+            } else if isKept {
+                append(bytes, run)
+                run = record.offset..<cursor.offset
+            }
+            switch record.kind {
+            case .commit:
+                append(bytes, run)
+                run = cursor.offset..<cursor.offset
+                try close(record)
+            case .truncate where !isKept:
+                append(bytes, run)
+                run = cursor.offset..<cursor.offset
+                try appendRestOfTruncate(record)
+            case .abandon:
+                append(bytes, run)
+                run = cursor.offset..<cursor.offset
+                if abandon() { return (cursor.offset, .rollback) }
+            default: break
+            }
+        }
+        append(bytes, run)
+        return (cursor.offset, .none)
+    }
+
+    private func append(_ bytes: UnsafeRawBufferPointer, _ run: Range<Int>) {
+        if !run.isEmpty { output.append(UnsafeRawBufferPointer(rebasing: bytes[run])) }
+    }
+
+    /// Takes the next batch: every whole transaction, or, with the bound reached inside one, the part that is there; nil if
+    /// there is nothing to hand out. The records that follow go into `replacement`.
+    package mutating func takeBatch(replacement: RecordBuffer) -> ChangeBatch? {
+        replacement.removeAll()
+        if let checkpoint = completeCheckpoint {
+            // What comes after the last commit belongs to the next batch.
+            let tail = UnsafeRawBufferPointer(rebasing: output.bytes[completeBytes...])
+            replacement.append(tail)
+            output.truncate(to: completeBytes)
+            let batch = ChangeBatch(
+                records: output, relations: relationsAtStart, checkpoint: checkpoint, rows: completeRows,
+                transactions: completeTransactions)
+            rows -= completeRows
+            output = replacement
+            resetComplete()
+            relationsAtStart = relationsAtComplete
+            isOpenOnTarget = false
+            return batch
+        }
+        guard isFull, mode == .collecting else { return nil }
+        let batch = ChangeBatch(
+            records: output, relations: relationsAtStart, checkpoint: nil, rows: rows, transactions: 0)
+        rows = 0
+        output = replacement
+        relationsAtStart = relations
+        isOpenOnTarget = true
+        return batch
+    }
+
+    // MARK: - Records
+
+    /// Whether the transaction that begins here is wanted.
+    private mutating func open(_ record: RecordView) throws(BridgeError) -> Bool {
+        guard mode == .between else { throw BridgeError.malformedRecord(at: record.offset) }
+        let start = try record.transactionStart()
+        guard start.position >= applied else {
+            mode = .skipping
+            return false
+        }
+        mode = .collecting
+        transaction = start.position
+        skippedRelations.removeAll(keepingCapacity: true)
+        if transaction < newestCopy {
+            for (id, relation) in relations where isCopied(relation) { skippedRelations.insert(id) }
+        }
+        return true
+    }
+
+    /// Whether the copy of the relation's table holds the present transaction already.
+    private func isCopied(_ relation: Relation) -> Bool { copied[relation.name].map { transaction < $0 } ?? false }
+
+    private mutating func close(_ record: RecordView) throws(BridgeError) {
+        // A reader that was placed inside a transaction before the checkpoint sees its end without its beginning.
+        defer { mode = .between }
+        guard mode == .collecting else { return }
+        let end = try record.transactionEnd()
+        completeBytes = output.count
+        completeRows = rows
+        completeTransactions += 1
+        completeCheckpoint = Checkpoint(
+            position: end.position, frontier: Position(commit: end.end), commitTime: end.commitTime)
+        relationsAtComplete = relations
+    }
+
+    /// Whether a row belongs into the batch.
+    @inline(__always)
+    private func keepsRow(_ record: RecordView) throws(BridgeError) -> Bool {
+        guard mode == .collecting else { return false }
+        guard !skippedRelations.isEmpty else { return true }
+        guard record.payload.count >= 4 else { throw BridgeError.malformedRecord(at: record.offset) }
+        return !skippedRelations.contains(UInt32(bigEndian: record.payload.loadUnaligned(as: UInt32.self)))
+    }
+
+    /// Takes note of a relation; whether its record has to stand among the batch's, because rows come before it.
+    private mutating func learn(_ relation: Relation, isFirst: Bool) -> Bool {
+        relations[relation.id] = relation
+        if mode == .collecting {
+            if isCopied(relation) { skippedRelations.insert(relation.id) } else { skippedRelations.remove(relation.id) }
+        }
+        guard isFirst else { return true }
+        relationsAtStart[relation.id] = relation
+        return false
+    }
+
+    /// Whether a truncate can be kept as it is.
+    private func keepsTruncate(_ record: RecordView) throws(BridgeError) -> Bool {
+        guard mode == .collecting else { return false }
+        return try !record.truncation().relations.contains(where: skippedRelations.contains)
+    }
+
+    /// Keeps the part of a truncate that concerns tables whose copy came before it.
+    private mutating func appendRestOfTruncate(_ record: RecordView) throws(BridgeError) {
+        guard mode == .collecting else { return }
+        let (options, truncated) = try record.truncation()
+        let kept = truncated.filter { !skippedRelations.contains($0) }
+        if !kept.isEmpty { output.appendTruncate(kept, options: options) }
+    }
+
+    /// Forgets the transaction at hand; true if part of it has been handed out.
+    private mutating func abandon() -> Bool {
+        defer { mode = .between }
+        guard mode == .collecting else { return false }
+        output.truncate(to: completeBytes)
+        rows = completeRows
+        if hasComplete {
+            // Relations that the void transaction brought are known from here on all the same.
+            for (id, relation) in relations where relationsAtComplete[id] != relation {
+                output.appendRelation(relation)
+            }
+        } else {
+            relationsAtStart = relations
+        }
+        defer { isOpenOnTarget = false }
+        return isOpenOnTarget
+    }
+
+    private mutating func resetComplete() {
+        completeBytes = 0
+        completeRows = 0
+        completeTransactions = 0
+        completeCheckpoint = nil
+    }
+}

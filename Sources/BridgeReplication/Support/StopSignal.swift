@@ -1,0 +1,47 @@
+import Synchronization
+
+/// A request to stop in good order, which any thread may make and every loop looks at.
+final class StopSignal: Sendable {
+    private struct State {
+        var isRequested = false
+        var nextRegistration = 0
+        var callbacks: [Int: @Sendable () -> Void] = [:]
+    }
+    private let state = Mutex(State())
+
+    var isRequested: Bool { state.withLock { $0.isRequested } }
+
+    /// Asks every loop to stop. Asking again changes nothing.
+    func request() {
+        let callbacks = state.withLock { state in
+            state.isRequested = true
+            let callbacks = state.callbacks.values
+            state.callbacks = [:]
+            return Array(callbacks)
+        }
+        for callback in callbacks { callback() }
+    }
+
+    /// Calls `callback` once when a stop is requested; at once if it was already.
+    func onRequest(_ callback: @escaping @Sendable () -> Void) -> Int {
+        let registration: Int? = state.withLock { state in
+            guard !state.isRequested else { return nil }
+            state.nextRegistration += 1
+            state.callbacks[state.nextRegistration] = callback
+            return state.nextRegistration
+        }
+        if registration == nil { callback() }
+        return registration ?? 0
+    }
+
+    func forget(_ registration: Int) { state.withLock { _ = $0.callbacks.removeValue(forKey: registration) } }
+
+    /// Sleeps, but not beyond a stop by more than a moment.
+    func sleep(_ duration: Duration) async {
+        let end = ContinuousClock.now + duration
+        while !isRequested, !Task.isCancelled, .now < end {
+            let rest = ContinuousClock.now.duration(to: end)
+            try? await Task.sleep(for: min(rest, .milliseconds(50)))
+        }
+    }
+}
