@@ -86,26 +86,19 @@ struct CopyPhase: Sendable {
     /// Works the jobs off with a bounded number of workers; the first failure ends all.
     private func copy(_ jobs: [Job], from snapshot: any SourceSnapshot) async -> BridgeError? {
         let workers = min(configuration.copyJobs, target.maximumParallelLoads, jobs.count)
-        let next = Mutex(0)
-        let failure = Mutex<BridgeError?>(nil)
+        let work = WorkList(jobs)
         await withTaskGroup(of: Void.self) { group in
             for _ in 0..<workers {
                 group.addTask {
-                    while !stop.isRequested, failure.withLock({ $0 == nil }) {
-                        let index = next.withLock { next in
-                            defer { next += 1 }
-                            return next
-                        }
-                        guard index < jobs.count else { return }
-                        do throws(BridgeError) { try await copy(jobs[index], from: snapshot) } catch {
-                            let located = error.adding(.table, jobs[index].mapping.source.description)
-                            failure.withLock { $0 = $0 ?? located }
+                    while !self.stop.isRequested, let job = work.next() {
+                        do throws(BridgeError) { try await self.copy(job, from: snapshot) } catch {
+                            work.fail(error.adding(.table, job.mapping.source.description))
                         }
                     }
                 }
             }
         }
-        return failure.withLock { $0 }
+        return work.failure
     }
 
     private func copy(_ job: Job, from snapshot: any SourceSnapshot) async throws(BridgeError) {
@@ -180,4 +173,15 @@ struct CopyPhase: Sendable {
             progress.tables[index].state = state
         }
     }
+}
+
+/// Jobs that several workers take from, until one fails.
+private final class WorkList<Job: Sendable>: Sendable {
+    private let state: Mutex<(remaining: ArraySlice<Job>, failure: BridgeError?)>
+
+    init(_ jobs: [Job]) { state = Mutex((jobs[...], nil)) }
+
+    func next() -> Job? { state.withLock { $0.failure == nil ? $0.remaining.popFirst() : nil } }
+    func fail(_ error: BridgeError) { state.withLock { $0.failure = $0.failure ?? error } }
+    var failure: BridgeError? { state.withLock { $0.failure } }
 }

@@ -15,13 +15,13 @@ package struct LinkConfiguration: Sendable {
     /// How long an applied segment is kept.
     package var journalKeep: Duration
     /// Compressed size at which a segment is closed, in bytes.
-    package var segmentBytes: Int
+    package var segmentBytes: Int64
     /// How long a lost connection is tried again before the run fails; nil for ever.
     package var patience: Duration?
 
     package init(
         link: LinkDescription, journalDirectory: String, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
-        journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int = 64 << 20,
+        journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
         patience: Duration? = nil
     ) {
         self.link = link
