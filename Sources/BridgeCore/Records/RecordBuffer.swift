@@ -23,7 +23,7 @@ package final class RecordBuffer: @unchecked Sendable {
 
     package var isEmpty: Bool { count == 0 }
 
-    /// What has been written. Valid until the next write.
+    /// What has been written. Valid until the next write, and only while the buffer itself is kept alive.
     package var bytes: UnsafeRawBufferPointer { UnsafeRawBufferPointer(start: base, count: count) }
 
     /// The written bytes, for a reader that hands the buffer on to C. Valid until the next write.

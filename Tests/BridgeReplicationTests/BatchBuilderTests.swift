@@ -1,0 +1,239 @@
+import BridgeCore
+import BridgeReplication
+import Testing
+
+/// Builds journals by hand.
+private struct Script {
+    let buffer = RecordBuffer()
+
+    static func relation(_ id: UInt32, _ name: String, columns: Int = 1) -> Relation {
+        Relation(
+            id: id, engine: EngineName(rawValue: "test"), form: .canonical, name: TableName(name: name), identity: .key,
+            columns: (0..<columns).map { .init(name: "c\($0)", isKey: $0 == 0, typeName: "bigint", type: .int64) })
+    }
+
+    func relation(_ relation: Relation) -> Script {
+        buffer.appendRelation(relation)
+        return self
+    }
+
+    func begin(_ commit: UInt64) -> Script {
+        buffer.appendBegin(
+            TransactionStart(transaction: 0, position: Position(commit: commit), commitTime: Timestamp(microseconds: 1)))
+        return self
+    }
+
+    func insert(_ relation: UInt32, _ value: Int64, columns: Int = 1) -> Script {
+        let start = buffer.beginRow(.insert, relation: relation)
+        buffer.beginRowImage(columns: columns)
+        for _ in 0..<columns { buffer.appendCell(integer: value) }
+        buffer.endRecord(start)
+        return self
+    }
+
+    func truncate(_ relations: [UInt32]) -> Script {
+        buffer.appendTruncate(relations, options: [])
+        return self
+    }
+
+    func commit(_ commit: UInt64, changes: UInt64 = 1) -> Script {
+        buffer.appendCommit(
+            TransactionEnd(
+                position: Position(commit: commit), end: commit + 1, commitTime: Timestamp(microseconds: 1),
+                changes: changes))
+        return self
+    }
+
+    func abandon() -> Script {
+        buffer.appendAbandon()
+        return self
+    }
+}
+
+/// A batch's records in words, reading rows with the relation that is in force where they stand.
+private func words(_ batch: ChangeBatch?) throws -> [String] {
+    guard let batch else { return [] }
+    var relations = batch.relations
+    var cursor = RecordCursor(batch.records.bytes)
+    var words: [String] = []
+    while let record = try cursor.next() {
+        switch record.kind {
+        case .relation:
+            let relation = try Relation(payload: record.payload)
+            relations[relation.id] = relation
+        case .begin: words.append("begin \(try record.transactionStart().position.commit)")
+        case .commit: words.append("commit \(try record.transactionEnd().position.commit)")
+        case .truncate: words.append("truncate \(try record.truncation().relations)")
+        case .insert:
+            let row = try RowChange(record)
+            let relation = try #require(relations[row.relation])
+            var cells = try #require(row.new).cells
+            #expect(row.new?.columnCount == relation.columns.count)
+            words.append("\(relation.name)=\(try cells.next()?.integer ?? -1)")
+        default: words.append("\(record.kind)")
+        }
+    }
+    return words
+}
+
+extension BatchBuilder {
+    /// Consumes a whole script, which stays alive meanwhile.
+    @discardableResult
+    fileprivate mutating func consume(_ script: Script) throws(BridgeError) -> Action {
+        defer { withExtendedLifetime(script) {} }
+        return try consume(script.buffer.bytes).action
+    }
+}
+
+private func builder(
+    bound: Int = 1 << 20, applied: UInt64 = 0, copied: [String: UInt64] = [:], relations: [Relation] = []
+) -> BatchBuilder {
+    BatchBuilder(
+        bound: bound, applied: Position(commit: applied),
+        copied: Dictionary(uniqueKeysWithValues: copied.map { (TableName(name: $0), Position(commit: $1)) }),
+        relations: Dictionary(uniqueKeysWithValues: relations.map { ($0.id, $0) }), output: RecordBuffer())
+}
+
+@Suite("Batch builder")
+struct BatchBuilderTests {
+    private let users = Script.relation(1, "users")
+    private let orders = Script.relation(2, "orders")
+
+    @Test("P25 consecutive transactions merge into one batch that ends at the last commit")
+    func merges() throws {
+        let script = Script().relation(users).begin(10).insert(1, 1).commit(10).begin(20).insert(1, 2).commit(20)
+            .begin(30).insert(1, 3)
+        var batches = builder()
+        let (consumed, _) = try batches.consume(script.buffer.bytes)
+        #expect(consumed == script.buffer.count)
+        let batch = batches.takeBatch(replacement: RecordBuffer())
+        #expect(try words(batch) == ["begin 10", "users=1", "commit 10", "begin 20", "users=2", "commit 20"])
+        #expect(batch?.checkpoint?.position.commit == 20)
+        #expect(batch?.checkpoint?.frontier.commit == 21)
+        #expect(batch?.transactions == 2)
+        #expect(batch?.rows == 2)
+        #expect(batches.takeBatch(replacement: RecordBuffer()) == nil)
+        try batches.consume(Script().commit(30))
+        let rest = batches.takeBatch(replacement: RecordBuffer())
+        #expect(try words(rest) == ["begin 30", "users=3", "commit 30"])
+        #expect(rest?.rows == 1)
+    }
+
+    @Test("P24 what the checkpoint holds already is left out, also when reading begins inside it")
+    func skipsApplied() throws {
+        let script = Script().insert(1, 0).commit(10).begin(20).insert(1, 1).commit(20).begin(21).insert(1, 2).commit(21)
+        var batches = builder(applied: 21, relations: [users])
+        try batches.consume(script)
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 21", "users=2", "commit 21"])
+    }
+
+    @Test("P20 rows that a table's copy holds are left out, those of other tables stay")
+    func skipsCopied() throws {
+        let script = Script().relation(users).relation(orders)
+            .begin(10).insert(1, 1).insert(2, 1).truncate([1, 2]).commit(10)
+            .begin(50).insert(1, 2).insert(2, 2).commit(50)
+        var batches = builder(copied: ["users": 50])
+        try batches.consume(script)
+        let batch = batches.takeBatch(replacement: RecordBuffer())
+        #expect(
+            try words(batch) == [
+                "begin 10", "orders=1", "truncate [2]", "commit 10", "begin 50", "users=2", "orders=2", "commit 50",
+            ])
+        #expect(batch?.rows == 3)
+    }
+
+    @Test("P20 a relation that first appears inside a transaction is held to its copy too")
+    func skipsCopiedLateRelation() throws {
+        let script = Script().begin(10).relation(users).insert(1, 1).relation(orders).insert(2, 1).commit(10)
+        var batches = builder(copied: ["users": 50])
+        try batches.consume(script)
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 10", "orders=1", "commit 10"])
+        // A transaction behind every copy brings its relation with it.
+        try batches.consume(Script().begin(60).relation(users).insert(1, 2).commit(60))
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 60", "users=2", "commit 60"])
+    }
+
+    @Test("R2 a transaction larger than the bound is handed out in parts, with a checkpoint only at its end")
+    func splits() throws {
+        var script = Script().relation(users).begin(10)
+        for value in 0..<100 { script = script.insert(1, Int64(value)) }
+        script = script.commit(10, changes: 100)
+        var batches = builder(bound: 500)
+        var offset = 0
+        var parts: [ChangeBatch] = []
+        while offset < script.buffer.count {
+            let (consumed, _) = try batches.consume(UnsafeRawBufferPointer(rebasing: script.buffer.bytes[offset...]))
+            offset += consumed
+            while batches.isFull, let part = batches.takeBatch(replacement: RecordBuffer()) { parts.append(part) }
+        }
+        if let last = batches.takeBatch(replacement: RecordBuffer()) { parts.append(last) }
+        #expect(parts.count > 3)
+        #expect(parts.dropLast().allSatisfy { $0.checkpoint == nil && $0.records.count < 600 })
+        #expect(parts.last?.checkpoint?.position.commit == 10)
+        #expect(parts.reduce(0) { $0 + $1.rows } == 100)
+        let all = try parts.flatMap { try words($0) }
+        #expect(all.count == 102)
+    }
+
+    @Test("R1 an abandoned transaction leaves nothing; one that was handed out in part is rolled back")
+    func abandons() throws {
+        var batches = builder(bound: 200, relations: [users])
+        let small = Script().begin(10).insert(1, 1).abandon().begin(10).insert(1, 1).commit(10)
+        let action = try batches.consume(small)
+        guard case .none = action else { throw Unexpected() }
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 10", "users=1", "commit 10"])
+
+        var large = Script().begin(20)
+        for _ in 0..<20 { large = large.insert(1, 2) }
+        try batches.consume(large)
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.checkpoint == nil)
+        let second = try batches.consume(Script().abandon())
+        guard case .rollback = second else { throw Unexpected() }
+        try batches.consume(Script().begin(20).insert(1, 3).commit(20))
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=3", "commit 20"])
+    }
+
+    @Test("P9 rows are read with the columns that were in force where they stand, across batch borders")
+    func relationsChange() throws {
+        let wide = Script.relation(1, "users", columns: 2)
+        let script = Script().relation(users).begin(10).insert(1, 1).commit(10)
+            .begin(20).insert(1, 2).relation(wide).insert(1, 3, columns: 2).commit(20)
+            .begin(30).insert(1, 4, columns: 2)
+        var batches = builder()
+        try batches.consume(script)
+        let first = batches.takeBatch(replacement: RecordBuffer())
+        #expect(try words(first).count == 7)
+        try batches.consume(Script().commit(30))
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 30", "users=4", "commit 30"])
+
+        // A tail that holds the old and the new shape starts from the old one.
+        var tail = builder(relations: [users])
+        try tail.consume(Script().begin(10).insert(1, 1).commit(10).begin(20).insert(1, 2).relation(wide).insert(1, 3, columns: 2)
+                )
+        #expect(try words(tail.takeBatch(replacement: RecordBuffer())) == ["begin 10", "users=1", "commit 10"])
+        try tail.consume(Script().commit(20))
+        #expect(try words(tail.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=2", "users=3", "commit 20"])
+
+        // What an abandoned transaction told of a table stays known.
+        var abandoned = builder(relations: [users])
+        try abandoned.consume(Script().begin(10).insert(1, 1).commit(10).begin(20).relation(wide).insert(1, 3, columns: 2).abandon()
+                .begin(20).insert(1, 3, columns: 2).commit(20))
+        #expect(
+            try words(abandoned.takeBatch(replacement: RecordBuffer())) == [
+                "begin 10", "users=1", "commit 10", "begin 20", "users=3", "commit 20",
+            ])
+    }
+
+    @Test("J5 records that are cut off or nested wrongly are refused")
+    func malformed() {
+        var batches = builder(relations: [users])
+        #expect(throws: BridgeError.self) { try batches.consume(Script().begin(10).begin(20)) }
+        var other = builder(relations: [users])
+        let whole = Script().begin(10).insert(1, 1).commit(10).buffer
+        #expect(throws: BridgeError.self) {
+            try other.consume(UnsafeRawBufferPointer(rebasing: whole.bytes[..<(whole.count - 1)]))
+        }
+    }
+}
+
+private struct Unexpected: Error {}
