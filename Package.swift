@@ -60,6 +60,11 @@ let package = Package(
         .target(
             name: "BridgeTestSupport", dependencies: ["BridgeCore"], path: "Tests/BridgeTestSupport",
             swiftSettings: strict),
+        .target(
+            name: "BridgeConformance",
+            dependencies: [
+                "BridgeCore", "BridgeReplication", "BridgeTestSupport", .product(name: "Logging", package: "swift-log"),
+            ], path: "Tests/BridgeConformance", swiftSettings: strict),
         .testTarget(name: "BridgeCoreTests", dependencies: ["BridgeCore", "BridgeTestSupport"], swiftSettings: strict),
         .testTarget(
             name: "BridgeJournalTests", dependencies: ["BridgeJournal", "BridgeTestSupport"], swiftSettings: strict),
@@ -73,7 +78,7 @@ let package = Package(
         .testTarget(
             name: "BridgeReplicationTests",
             dependencies: [
-                "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
+                "BridgeConformance", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(

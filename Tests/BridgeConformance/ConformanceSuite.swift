@@ -1,0 +1,223 @@
+package import BridgeCore
+import BridgeReplication
+import BridgeTestSupport
+import Logging
+import Testing
+
+/// What every pair of connectors must do, written once against the contracts.
+///
+/// Each function is one scenario; the tests run each for every pair of engines.
+package struct ConformanceSuite: Sendable {
+    package let source: any ConformanceDatabase
+    package let target: any ConformanceDatabase
+    private let folder: TemporaryDirectory
+    private let link: LinkDescription
+
+    package init(source: any ConformanceEngine, target: any ConformanceEngine) async throws {
+        self.source = try await source.makeDatabase()
+        self.target = try await target.makeDatabase()
+        folder = try TemporaryDirectory(prefix: "pair")
+        let (from, to) = (self.source, self.target)
+        let isSame = from.makeSource().engine == to.makeSource().engine
+        link = LinkDescription(
+            migration: "pair-\(UInt32.random(in: 0...UInt32.max))", direction: .forward,
+            mappings: ConformanceTable.all.map {
+                TableMapping(source: from.tableName($0.name), target: to.tableName($0.name))
+            },
+            form: isSame ? .native : .canonical)
+        for table in ConformanceTable.all {
+            try await from.create(table)
+            try await to.create(table)
+        }
+    }
+
+    private func makeRunner(batchBytes: Int = 1 << 20) -> LinkRunner {
+        LinkRunner(
+            configuration: LinkConfiguration(
+                link: link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
+                patience: .seconds(30)),
+            source: source.makeSource(), target: target.makeTarget(),
+            logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() })
+    }
+
+    private func expectEqual(_ comment: Comment) async throws {
+        for table in ConformanceTable.all {
+            let (expected, found) = (try await source.rows(table), try await target.rows(table))
+            #expect(expected == found, "\(comment): \(table.name)")
+        }
+    }
+
+    private static let first = """
+        BEGIN;
+        INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', -9223372036854775808, ''), (3, 'c', NULL, 'tab\there'),
+          (4, 'd', 9223372036854775807, 'back\\slash'), (5, 'e', 0, 'ünï ''quoted'' "x"');
+        INSERT INTO items(a, b, price) VALUES (1, 'x', 0.1), (1, 'y', -1.5e300), (2, '', 5e-324), (3, ' ', NULL);
+        INSERT INTO "Order ""x""" VALUES ('k', 1, NULL), ('K', 2, 'v'), ('', 3, 'w');
+        COMMIT;
+        """
+    private static let changes = """
+        BEGIN; UPDATE accounts SET balance = 11 WHERE id = 1; DELETE FROM accounts WHERE id = 3; COMMIT;
+        BEGIN; UPDATE accounts SET id = 30 WHERE id = 4; INSERT INTO accounts VALUES (4, 'again', 1, NULL); COMMIT;
+        BEGIN; DELETE FROM accounts WHERE email = 'b'; INSERT INTO accounts VALUES (2, 'b', 7, 'back'); COMMIT;
+        BEGIN; UPDATE items SET b = 'z', price = 2.5 WHERE a = 1 AND b = 'x'; DELETE FROM items WHERE a = 2; COMMIT;
+        BEGIN; UPDATE "Order ""x""" SET data = NULL, "Ünï code" = NULL WHERE "select" = ''; COMMIT;
+        BEGIN; UPDATE accounts SET email = 'swap' WHERE id = 1; UPDATE accounts SET email = 'a' WHERE id = 2;
+          UPDATE accounts SET email = 'b' WHERE id = 1; COMMIT;
+        """
+
+    /// Rows that are there before, and changes of every kind after.
+    package func copyThenStream() async throws {
+        try await source.execute(Self.first)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after the copy")
+        try await source.execute(Self.changes)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after the changes")
+        #expect(try await !source.rows(.accounts).isEmpty)
+    }
+
+    /// A writer that never pauses from before the copy begins until after it ended.
+    package func writesDuringCopy() async throws {
+        try await source.execute(Self.bulk(from: 1_000, count: 5_000))
+        let (source, writing) = (source, StopFlag())
+        async let written: Int = {
+            var round = 0
+            while !writing.isSet || round < 20 {
+                round += 1
+                try await source.execute(
+                    """
+                    BEGIN; INSERT INTO accounts VALUES (\(round), 'w\(round)', \(round), NULL);
+                    UPDATE accounts SET balance = balance + 1 WHERE id % 50 = \(round % 50);
+                    DELETE FROM accounts WHERE id = \(1_000 + round); COMMIT;
+                    """)
+            }
+            return round
+        }()
+        let runner = makeRunner()
+        #expect(try await runner.run(untilCaughtUp: true))
+        writing.set()
+        #expect(try await written >= 20)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after writes during the copy")
+    }
+
+    /// Stopped in good order again and again; each run goes on where the last one stopped.
+    package func stopsAndResumes() async throws {
+        try await source.execute(Self.first)
+        for round in 0..<4 {
+            let runner = makeRunner()
+            async let outcome = runner.run(untilCaughtUp: false)
+            try await waitUntil { runner.progress.activity == .streaming }
+            try await source.execute(Self.bulk(from: 10_000 * (round + 1), count: 300))
+            if round % 2 == 0 {
+                try await waitUntil { runner.progress.transactionsApplied > 0 }
+            }
+            runner.stop()
+            #expect(try await !outcome)
+        }
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after four stops")
+    }
+
+    /// One transaction far larger than a batch, with updates of what it inserted.
+    package func largeTransaction() async throws {
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await source.execute(
+            "BEGIN; \(Self.rows(from: 1, count: 20_000)); UPDATE accounts SET note = 'x' || note WHERE id % 3 = 0; "
+                + "DELETE FROM accounts WHERE id % 7 = 0; COMMIT;")
+        #expect(try await makeRunner(batchBytes: 64 << 10).run(untilCaughtUp: true))
+        try await expectEqual("after a large transaction")
+        try await source.execute("BEGIN; DELETE FROM accounts; COMMIT;")
+        #expect(try await makeRunner(batchBytes: 64 << 10).run(untilCaughtUp: true))
+        try await expectEqual("after everything was deleted")
+    }
+
+    /// A live link keeps up: what is committed arrives without another run.
+    package func staysInSync() async throws {
+        try await source.execute(Self.first)
+        let runner = makeRunner()
+        async let outcome = runner.run(untilCaughtUp: false)
+        try await waitUntil { runner.progress.activity == .streaming }
+        for round in 1...5 {
+            try await source.execute("BEGIN; UPDATE accounts SET balance = \(round) WHERE id = 1; COMMIT;")
+            let (source, target) = (source, target)
+            try await waitUntil { try await source.rows(.accounts) == target.rows(.accounts) }
+        }
+        #expect(runner.progress.journaled >= runner.progress.applied || runner.progress.isDrained)
+        runner.stop()
+        #expect(try await !outcome)
+        try await expectEqual("after live changes")
+    }
+
+    /// What was made is named after the migration and can be removed without a trace, data aside.
+    package func removesItsTraces() async throws {
+        #expect(try await source.traces().isEmpty)
+        try await source.execute(Self.first)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        #expect(try await !source.traces().isEmpty)
+        let (from, to) = (source.makeSource(), target.makeTarget())
+        try await from.connect()
+        try await to.connect()
+        try await from.removeCapture(link)
+        try await to.removeLink(link)
+        try await from.removeCapture(link)
+        try await to.removeLink(link)
+        await from.close()
+        await to.close()
+        #expect(try await source.traces().isEmpty)
+        #expect(try await target.traces().isEmpty)
+        try await source.execute(Self.changes)
+    }
+
+    /// A target that holds rows already is not touched, and a failed start leaves nothing behind.
+    package func refusesFilledTarget() async throws {
+        try await source.execute(Self.first)
+        try await target.execute("BEGIN; INSERT INTO accounts VALUES (99, 'mine', 1, NULL); COMMIT;")
+        let error = await #expect(throws: BridgeError.self) { try await makeRunner().run(untilCaughtUp: true) }
+        #expect(error?.code == .targetTableNotEmpty)
+        #expect(error?.exitStatus == .configuration)
+        #expect(try await source.traces().isEmpty)
+        #expect(try await target.traces().isEmpty)
+        #expect(try await target.rows(.accounts).count == 1)
+    }
+
+    /// A target that somebody else changed is a named conflict, never papered over.
+    package func staleJournalIsRefused() async throws {
+        try await source.execute(Self.first)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        // A journal of another link in this one's place.
+        let other = try await ConformanceSuite(source: SameDatabase(source), target: SameDatabase(target), folder: folder)
+        let error = await #expect(throws: BridgeError.self) { try await other.makeRunner().run(untilCaughtUp: true) }
+        #expect([.journalForeign, .targetTableNotEmpty].contains(error?.code))
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after a foreign start was refused")
+    }
+
+    private init(source: SameDatabase, target: SameDatabase, folder: TemporaryDirectory) async throws {
+        self.source = source.database
+        self.target = target.database
+        self.folder = folder
+        let (from, to) = (source.database, target.database)
+        link = LinkDescription(
+            migration: "other-\(UInt32.random(in: 0...UInt32.max))", direction: .forward,
+            mappings: ConformanceTable.all.map {
+                TableMapping(source: from.tableName($0.name), target: to.tableName($0.name))
+            },
+            form: from.makeSource().engine == to.makeSource().engine ? .native : .canonical)
+    }
+
+    private static func rows(from first: Int, count: Int) -> String {
+        """
+        INSERT INTO accounts WITH RECURSIVE g(n) AS (SELECT \(first) UNION ALL SELECT n + 1 FROM g
+          WHERE n < \(first + count - 1)) SELECT n, 'bulk' || n, n % 1000, 'note ' || n FROM g
+        """
+    }
+
+    private static func bulk(from first: Int, count: Int) -> String { "BEGIN; \(rows(from: first, count: count)); COMMIT;" }
+}
+
+/// Stands for a database that exists already.
+private struct SameDatabase: Sendable {
+    let database: any ConformanceDatabase
+    init(_ database: any ConformanceDatabase) { self.database = database }
+}

@@ -1,0 +1,151 @@
+import BridgeConformance
+import BridgeCore
+import BridgePostgreSQL
+import BridgeSQLite
+import BridgeTestSupport
+import GRDB
+
+/// Every engine that there is a connector for. A new one is added here and gets the whole suite.
+let engines: [any ConformanceEngine] = [PostgreSQLEngine(), SQLiteEngine()]
+
+/// Two engines, the source's first.
+struct Pair: Sendable, CustomTestStringConvertible {
+    let source: any ConformanceEngine
+    let target: any ConformanceEngine
+    var testDescription: String { "\(source) to \(target)" }
+
+    static let all: [Pair] = engines.flatMap { source in engines.map { Pair(source: source, target: $0) } }
+}
+
+struct PostgreSQLEngine: ConformanceEngine {
+    var description: String { "PostgreSQL" }
+
+    func makeDatabase() async throws -> any ConformanceDatabase {
+        let cluster = try PostgresCluster.shared
+        return PostgreSQLDatabase(cluster: cluster, url: try await cluster.makeDatabase("conformance"))
+    }
+}
+
+/// A database in the shared cluster, spoken to through psql.
+struct PostgreSQLDatabase: ConformanceDatabase {
+    let cluster: PostgresCluster
+    let url: String
+
+    func makeSource() -> any SourceConnector { PostgresSource(connectionString: url) }
+    func makeTarget() -> any TargetConnector { PostgresTarget(connectionString: url) }
+    func tableName(_ name: String) -> TableName { TableName(schema: "public", name: name) }
+
+    func create(_ table: ConformanceTable) async throws {
+        try await execute(
+            table.definition { kind in
+                switch kind {
+                case .integer: "bigint"
+                case .text: "text"
+                case .bytes: "bytea"
+                case .real: "double precision"
+                }
+            })
+    }
+
+    func execute(_ sql: String) async throws { try await cluster.psql(url, sql) }
+
+    func rows(_ table: ConformanceTable) async throws -> [String] {
+        let cells = table.columns.map { column in
+            let name = quoteIdentifier(column.name)
+            let text =
+                switch column.kind {
+                case .integer: "'i:' || \(name)"
+                case .text: "'t:' || replace(replace(\(name), E'\\\\', E'\\\\\\\\'), E'\\n', E'\\\\n')"
+                case .bytes: "'x:' || encode(\(name), 'hex')"
+                case .real: "'r:' || encode(float8send(\(name)), 'hex')"
+                }
+            return "coalesce(\(text), 'null')"
+        }
+        let sql = "SELECT \(cells.joined(separator: " || E'\\t' || ")) FROM \(quoteIdentifier(table.name))"
+        return try await cluster.psql(url, sql).split(separator: "\n").map(String.init).sorted()
+    }
+
+    func traces() async throws -> [String] {
+        try await cluster.psql(
+            url,
+            """
+            SELECT 'schema ' || nspname FROM pg_namespace WHERE nspname LIKE '%bridge%'
+            UNION ALL SELECT 'slot ' || slot_name FROM pg_replication_slots WHERE database = current_database()
+            UNION ALL SELECT 'publication ' || pubname FROM pg_publication
+            """
+        ).split(separator: "\n").map(String.init)
+    }
+}
+
+struct SQLiteEngine: ConformanceEngine {
+    var description: String { "SQLite" }
+
+    func makeDatabase() async throws -> any ConformanceDatabase { try SQLiteFile() }
+}
+
+/// A database file, written with the sqlite3 program and read with GRDB.
+final class SQLiteFile: ConformanceDatabase {
+    private let folder: TemporaryDirectory
+    private var path: String { folder.path("database.db") }
+    var url: String { "sqlite:\(path)" }
+
+    init() throws {
+        folder = try TemporaryDirectory(prefix: "sqlite")
+        try ChildProcess.runBlocking(["sqlite3", "-batch", path, "PRAGMA journal_mode = WAL"])
+    }
+
+    func makeSource() -> any SourceConnector { SQLiteSource(path: path) }
+    func makeTarget() -> any TargetConnector { SQLiteTarget(path: path) }
+    func tableName(_ name: String) -> TableName { TableName(name: name) }
+
+    func create(_ table: ConformanceTable) async throws {
+        try await execute(
+            table.definition { kind in
+                switch kind {
+                case .integer: "INTEGER"
+                case .text: "TEXT"
+                case .bytes: "BLOB"
+                case .real: "REAL"
+                }
+            } + ";")
+    }
+
+    func execute(_ sql: String) async throws {
+        try await ChildProcess.run(["sqlite3", "-batch", "-bail", path], input: ".timeout 30000\n\(sql)\n")
+    }
+
+    func rows(_ table: ConformanceTable) async throws -> [String] {
+        var configuration = Configuration()
+        configuration.busyMode = .timeout(30)
+        let queue = try DatabaseQueue(path: path, configuration: configuration)
+        let columns = table.columns.map { quoteIdentifier($0.name) }.joined(separator: ", ")
+        let rows = try await queue.read { database in
+            try Row.fetchAll(database, sql: "SELECT \(columns) FROM \(quoteIdentifier(table.name))").map { row in
+                row.databaseValues.map(Self.canonical).joined(separator: "\t")
+            }
+        }
+        return rows.sorted()
+    }
+
+    private static func canonical(_ value: DatabaseValue) -> String {
+        switch value.storage {
+        case .null: "null"
+        case .int64(let integer): "i:\(integer)"
+        case .double(let real): "r:" + hexadecimal(bytes: withUnsafeBytes(of: real.bitPattern.bigEndian) { Array($0) })
+        case .string(let text):
+            "t:" + text.map { $0 == "\\" ? "\\\\" : $0 == "\n" ? "\\n" : String($0) }.joined()
+        case .blob(let data): "x:" + hexadecimal(bytes: Array(data))
+        }
+    }
+
+    private static func hexadecimal(bytes: [UInt8]) -> String {
+        bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    func traces() async throws -> [String] {
+        let queue = try DatabaseQueue(path: path)
+        return try await queue.read { database in
+            try String.fetchAll(database, sql: "SELECT type || ' ' || name FROM sqlite_master WHERE name LIKE '%bridge%'")
+        }
+    }
+}
