@@ -5,8 +5,8 @@ import Synchronization
 
 /// Moves a source's transactions into the journal, and tells the source what is durable there.
 ///
-/// Two tasks work side by side: one receives and writes, the other syncs and acknowledges. So the source goes on sending
-/// while the disk is busy, and one sync serves all that was written during the one before.
+/// Three tasks work side by side: one receives, one compresses and writes, one syncs and acknowledges. So the source goes
+/// on sending while the journal is busy, and one sync serves all that was written during the one before.
 struct CaptureLoop: Sendable {
     let link: LinkDescription
     let origin: CaptureOrigin
@@ -45,20 +45,35 @@ struct CaptureLoop: Sendable {
         try await voidOpenTransaction()
         let durable = try await journal.sync()
         let session = try await source.openCapture(link, origin: origin, durable: durable.frontier)
+        board.update { $0.trouble = nil }
         logger.info("capture continues", metadata: ["from": "\(source.describe(durable.frontier))"])
         let syncing = SyncRequests()
+        let reads = Handoff<Received>()
+        let pool = BufferPool(count: 2, capacity: Self.readLimit + (64 << 10))
         let registration = stop.onRequest { session.interrupt() }
         defer { stop.forget(registration) }
-        let failure: BridgeError? = await withTaskGroup(of: BridgeError?.self) { group in
-            group.addTask { await self.syncWhileWanted(syncing, session) }
-            var received: BridgeError?
-            do throws(BridgeError) { try await receive(session, syncing, &backoff) } catch { received = error }
-            syncing.close()
-            for await outcome in group where outcome != nil { received = received ?? outcome }
-            return received
+        let failure = FirstFailure { reads.close(); session.interrupt() }
+        await withTaskGroup(of: Void.self) { group in
+            group.addTask {
+                do throws(BridgeError) { try await self.syncWhileWanted(syncing, session) } catch { failure.record(error) }
+            }
+            group.addTask {
+                do throws(BridgeError) { try await self.writeAll(reads, session, syncing, pool) } catch {
+                    failure.record(error)
+                }
+                syncing.close()
+            }
+            do throws(BridgeError) { try await receive(session, reads, pool, &backoff) } catch { failure.record(error) }
+            reads.close()
         }
         await session.close()
-        if let failure { throw failure }
+        if let error = failure.error { throw error }
+    }
+
+    /// What one read brought, on its way to the journal.
+    private struct Received: Sendable {
+        let buffer: RecordBuffer
+        let read: CaptureProgress
     }
 
     /// A transaction that a lost connection cut off is sent again from its beginning.
@@ -70,29 +85,37 @@ struct CaptureLoop: Sendable {
     }
 
     private func receive(
-        _ session: any CaptureSession, _ syncing: SyncRequests, _ backoff: inout Backoff
+        _ session: any CaptureSession, _ reads: Handoff<Received>, _ pool: BufferPool, _ backoff: inout Backoff
     ) async throws(BridgeError) {
-        let buffer = RecordBuffer(capacity: Self.readLimit + (64 << 10))
-        var lastFrontierWrite = ContinuousClock.now
+        var lastFrontier = (position: journal.written.frontier, time: ContinuousClock.now)
         while !stop.isRequested {
-            buffer.removeAll()
+            let buffer = pool.take()
             let read = try await session.read(into: buffer, limit: Self.readLimit, patience: .milliseconds(500))
-            if let failure = syncing.failure { throw failure }
             backoff.reset()
-            if buffer.isEmpty, !read.isInsideTransaction, read.frontier > journal.written.frontier,
-                lastFrontierWrite.duration(to: .now) > .seconds(1)
+            if buffer.isEmpty, !read.isInsideTransaction, read.frontier > lastFrontier.position,
+                lastFrontier.time.duration(to: .now) > .seconds(1)
             {
                 // The source may forget what it wrote for others; before it is told so, the journal says why.
                 buffer.appendFrontier(read.frontier, time: .now)
-                lastFrontierWrite = .now
             }
             if !buffer.isEmpty {
+                lastFrontier = (read.frontier, .now)
                 try Failpoint.captureReceived.hit()
-                try await write(buffer, session)
+            }
+            guard await reads.send(Received(buffer: buffer, read: read)) else { return }
+        }
+    }
+
+    private func writeAll(
+        _ reads: Handoff<Received>, _ session: any CaptureSession, _ syncing: SyncRequests, _ pool: BufferPool
+    ) async throws(BridgeError) {
+        while let received = await reads.receive() {
+            if !received.buffer.isEmpty {
+                try await write(received.buffer, session)
                 syncing.request()
             }
-            board.captured(read, journal: journal.written)
-            board.update { $0.trouble = nil }
+            board.captured(received.read, journal: journal.written)
+            pool.put(received.buffer)
         }
     }
 
@@ -102,6 +125,7 @@ struct CaptureLoop: Sendable {
         while true {
             do throws(BridgeError) {
                 _ = try await journal.write(buffer)
+                if isWaiting { board.update { $0.trouble = nil } }
                 return
             } catch {
                 guard error.code == .journalBudget, !stop.isRequested else { throw error }
@@ -114,20 +138,28 @@ struct CaptureLoop: Sendable {
         }
     }
 
-    private func syncWhileWanted(_ syncing: SyncRequests, _ session: any CaptureSession) async -> BridgeError? {
+    private func syncWhileWanted(_ syncing: SyncRequests, _ session: any CaptureSession) async throws(BridgeError) {
         while await syncing.next() {
-            do throws(BridgeError) {
-                let durable = try await journal.sync()
-                try Failpoint.captureAcknowledge.hit()
-                session.acknowledge(durable.frontier)
-                board.durable(durable, bytes: journal.bytesOnDisk)
-            } catch {
-                syncing.fail(error)
-                session.interrupt()
-                return error
-            }
+            let durable = try await journal.sync()
+            try Failpoint.captureAcknowledge.hit()
+            session.acknowledge(durable.frontier)
+            board.durable(durable, bytes: journal.bytesOnDisk)
         }
-        return nil
+    }
+}
+
+/// The first error of several tasks that work together, which ends them all.
+private final class FirstFailure: Sendable {
+    private let state = Mutex<BridgeError?>(nil)
+    private let end: @Sendable () -> Void
+
+    init(end: @escaping @Sendable () -> Void) { self.end = end }
+
+    var error: BridgeError? { state.withLock { $0 } }
+
+    func record(_ error: BridgeError) {
+        state.withLock { $0 = $0 ?? error }
+        end()
     }
 }
 
@@ -136,15 +168,12 @@ private final class SyncRequests: Sendable {
     private struct State {
         var isWanted = false
         var isClosed = false
-        var failure: BridgeError?
         var waiter: CheckedContinuation<Void, Never>?
     }
     private let state = Mutex(State())
 
     func request() { wake { $0.isWanted = true } }
     func close() { wake { $0.isClosed = true } }
-    func fail(_ error: BridgeError) { wake { $0.failure = error } }
-    var failure: BridgeError? { state.withLock { $0.failure } }
 
     /// Waits for a request; false once closed with none left.
     func next() async -> Bool {

@@ -69,7 +69,7 @@ final class Handoff<Element: Sendable>: Sendable {
         }
     }
 
-    /// Ends the exchange; both sides are woken.
+    /// Ends the exchange; both sides are woken. What was sent before is still received.
     func close() {
         let (receiver, sender) = state.withLock { state in
             state.isClosed = true
