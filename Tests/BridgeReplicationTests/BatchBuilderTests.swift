@@ -142,6 +142,20 @@ struct BatchBuilderTests {
         #expect(batch?.rows == 3)
     }
 
+    @Test("S10 rows of a source that logs keys are applied even if the transaction began before the table's copy")
+    func keepsStates() throws {
+        let script = Script().relation(users).begin(10)
+        let start = script.buffer.beginRow(.upsert, relation: 1)
+        script.buffer.beginRowImage(columns: 1)
+        script.buffer.appendCell(integer: 5)
+        script.buffer.endRecord(start)
+        var batches = builder(copied: ["users": 50])
+        #expect(!batches.holdsStates)
+        try batches.consume(script.commit(90))
+        #expect(batches.holdsStates)
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.rows == 1)
+    }
+
     @Test("P20 a relation that first appears inside a transaction is held to its copy too")
     func skipsCopiedLateRelation() throws {
         let script = Script().begin(10).relation(users).insert(1, 1).relation(orders).insert(2, 1).commit(10)

@@ -136,6 +136,7 @@ struct ApplyLoop: Sendable {
         _ builder: inout BatchBuilder, _ orders: Handoff<Order>, _ pool: BufferPool
     ) async throws(BridgeError) -> Bool {
         guard let batch = builder.takeBatch(replacement: pool.take()) else { return true }
+        if builder.holdsStates { _ = try await journal.sync() }
         if batch.checkpoint == nil { try Failpoint.applyPart.hit() }
         return await orders.send(.apply(batch))
     }

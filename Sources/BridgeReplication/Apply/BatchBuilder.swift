@@ -39,6 +39,15 @@ package struct BatchBuilder {
     /// Whether a part of the present transaction has been handed out.
     private var isOpenOnTarget = false
 
+    /// Whether a source that logs keys is being read: its records say how rows are, not what happened to them.
+    ///
+    /// Such a transaction may have grown while it was read, so its beginning does not tell whether a table's copy holds all
+    /// of it. Its rows are applied in any case. One that is older than the copy takes the row back for a moment only:
+    /// whatever changed the row between the two has a later entry in the source's log, and so a later record. For the same
+    /// reason the owner must not apply such records before they are durable in the journal: captured anew after a crash,
+    /// the borders of transactions would be others, and a checkpoint would lie inside one.
+    package private(set) var holdsStates = false
+
     private var output: RecordBuffer
     /// Behind the last commit in `output`.
     private var completeBytes = 0
@@ -80,9 +89,13 @@ package struct BatchBuilder {
         while cursor.offset == 0 || output.count + run.count < bound, let record = try cursor.next() {
             let isKept: Bool
             switch record.kind {
-            case .insert, .update, .delete, .upsert, .remove:
+            case .insert, .update, .delete:
                 isKept = try keepsRow(record)
                 if isKept { rows += 1 }
+            case .upsert, .remove:
+                // Never left out for the copy's sake: see `holdsStates`.
+                isKept = mode == .collecting
+                if isKept { (rows, holdsStates) = (rows + 1, true) }
             case .begin: isKept = try open(record)
             case .commit: isKept = mode == .collecting
             case .relation: isKept = learn(try Relation(payload: record.payload), isFirst: output.isEmpty && run.isEmpty)
