@@ -9,6 +9,8 @@ struct AsideTable: Sendable {
     let creation: String
     /// Inserts all its rows into the target table.
     let moveBack: String
+    /// The same; rows that are in the way are deleted.
+    let moveBackDisplacing: String
     private let copyAll: String
 
     init(_ plan: RelationPlan) {
@@ -30,7 +32,9 @@ struct AsideTable: Sendable {
         let keys = plan.text.columns.filter(\.isKey).map(\.quoted)
         if !keys.isEmpty { statements += " CREATE INDEX temp.\(name)_key ON \(name)(\(keys.joined(separator: ", ")))" }
         creation = statements
-        moveBack = "INSERT INTO \(plan.target.quoted)(\(names)) SELECT \(names) FROM \(quoted)"
+        let back = "INTO \(plan.target.quoted)(\(names)) SELECT \(names) FROM \(quoted)"
+        moveBack = "INSERT \(back)"
+        moveBackDisplacing = "INSERT OR REPLACE \(back)"
         copyAll = "INSERT INTO \(quoted)(\(names)) SELECT \(names) FROM \(plan.target.quoted)"
     }
 

@@ -9,6 +9,8 @@ final class BatchReplay {
     private let link: LinkDescription
     private var relations: [UInt32: Relation] = [:]
     private var tables: [UInt32: TableReplay] = [:]
+    /// Up to which transaction each table's copy holds all, by the source's name.
+    private let copied: [TableName: Position]
     /// The table of the last change: changes come in runs.
     private var current: (relation: UInt32, table: TableReplay)?
     /// The source transaction that is being applied, and how many of its changes were.
@@ -29,6 +31,7 @@ final class BatchReplay {
                 context: [.init(.migration, link.migration)])
         }
         stored = state.checkpoint
+        copied = state.tables.mapValues(\.position)
         schemaVersionStatement = try connection.prepare("PRAGMA main.schema_version")
         checkpointStatement = try connection.prepare(
             """
@@ -42,7 +45,7 @@ final class BatchReplay {
             if !connection.database.isInTransaction() { try begin() }
             try Failpoint.applyBegin.hit()
             try adopt(batch.relations)
-            try replay(batch.records.bytes)
+            try withExtendedLifetime(batch.records) { (records) throws(BridgeError) in try replay(records.bytes) }
             guard let checkpoint = batch.checkpoint else {
                 try Failpoint.applyPart.hit()
                 return
@@ -93,11 +96,17 @@ final class BatchReplay {
         guard let table = tables.removeValue(forKey: identifier) else { return }
         current = nil
         // Rows that wait are of the old shape.
-        try table.settle()
+        try settle(table)
     }
 
     private func settle() throws(BridgeError) {
-        for table in tables.values { try table.settle() }
+        for table in tables.values { try settle(table) }
+    }
+
+    private func settle(_ table: TableReplay) throws(BridgeError) {
+        // Sources that log keys deliver a transaction though the copy may hold it: its begin does not tell.
+        let copy = copied[table.plan.relation.name] ?? .zero
+        try table.settle(displacing: transaction.map { $0 < copy } ?? false)
     }
 
     private func record(_ checkpoint: Checkpoint) throws(BridgeError) {

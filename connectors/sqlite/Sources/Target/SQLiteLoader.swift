@@ -80,7 +80,9 @@ actor SQLiteLoader {
         let records = LinkRecords(connection: connection, link: link)
         do throws(BridgeError) {
             try connection.database.transaction(.immediate) { () throws(BridgeError) in
-                load.rows += try Self.insert(chunk.bytes, load, connection)
+                load.rows += try withExtendedLifetime(chunk) { (chunk) throws(BridgeError) in
+                    try Self.insert(chunk.bytes, load, connection)
+                }
                 try records.setTable(load.mapping, .loading, rows: load.rows)
                 try Failpoint.copyChunk.hit()
             }

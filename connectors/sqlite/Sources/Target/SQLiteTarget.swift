@@ -11,6 +11,8 @@ package actor SQLiteTarget: TargetConnector {
 
     nonisolated package let engine = EngineName.sqlite
     nonisolated package let displayName: String
+    /// SQLite has one writer.
+    nonisolated package var maximumParallelLoads: Int { 1 }
 
     let path: String
     private let busyTimeout: Int32

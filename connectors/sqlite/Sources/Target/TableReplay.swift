@@ -153,9 +153,12 @@ final class TableReplay {
     }
 
     /// Brings back the rows that were kept aside: the source's transaction is over.
-    func settle() throws(BridgeError) {
+    /// - Parameter displacing: the transaction is older than the table's copy, whose rows may then be ahead of it. A row
+    ///   that is in the way has changed between the two, since in the transaction's own state it was not in the way; so
+    ///   a later record brings it again, and it may go until then.
+    func settle(displacing: Bool = false) throws(BridgeError) {
         guard hasRowsAside else { return }
-        let statement = try connection.prepare(asideTable.moveBack)
+        let statement = try connection.prepare(displacing ? asideTable.moveBackDisplacing : asideTable.moveBack)
         let result = run(statement)
         guard result == SQLITE_DONE else {
             throw Self.isUniqueVeto(result)
