@@ -1,0 +1,223 @@
+import BridgeCore
+
+/// Applies batches over one connection, each with its checkpoint in one target transaction.
+///
+/// A transaction of the source that is larger than a batch keeps the target's transaction open from batch to batch.
+/// SQLite then spills what does not fit its cache into the WAL, so memory stays bounded whatever the size.
+final class BatchReplay {
+    private let connection: TargetConnection
+    private let link: LinkDescription
+    private var relations: [UInt32: Relation] = [:]
+    private var tables: [UInt32: TableReplay] = [:]
+    /// Up to which transaction each table's copy holds all, by the source's name.
+    private let copied: [TableName: Position]
+    /// The table of the last change: changes come in runs.
+    private var current: (relation: UInt32, table: TableReplay)?
+    /// The source transaction that is being applied, and how many of its changes were.
+    private var transaction: Position?
+    private var ordinal: UInt64 = 0
+    private var schemaVersion: Int64?
+    private let schemaVersionStatement: SQLiteStatement
+    private let checkpointStatement: SQLiteStatement
+    /// The checkpoint that the target must still have.
+    private var stored: Checkpoint?
+
+    init(_ connection: TargetConnection, link: LinkDescription) throws(BridgeError) {
+        self.connection = connection
+        self.link = link
+        guard let state = try LinkRecords(connection: connection, link: link).read() else {
+            throw BridgeError(
+                .internalFault, "the link has no records on the target",
+                context: [.init(.migration, link.migration)])
+        }
+        stored = state.checkpoint
+        copied = state.tables.mapValues(\.position)
+        schemaVersionStatement = try connection.prepare("PRAGMA main.schema_version")
+        checkpointStatement = try connection.prepare(
+            """
+            UPDATE main._bridge_link SET position = ?2, frontier = ?3, commit_time = ?4
+            WHERE name = ?1 AND phase = 'syncing' AND position = ?5 AND frontier = ?6
+            """)
+    }
+
+    func apply(_ batch: ChangeBatch) throws(BridgeError) {
+        do throws(BridgeError) {
+            if !connection.database.isInTransaction() { try begin() }
+            try Failpoint.applyBegin.hit()
+            try adopt(batch.relations)
+            try withExtendedLifetime(batch.records) { (records) throws(BridgeError) in try replay(records.bytes) }
+            guard let checkpoint = batch.checkpoint else {
+                try Failpoint.applyPart.hit()
+                return
+            }
+            try settle()
+            try record(checkpoint)
+            try Failpoint.applyBeforeCommit.hit()
+            try connection.database.execute("COMMIT")
+            stored = checkpoint
+            try Failpoint.applyAfterCommit.hit()
+        } catch {
+            let located = locate(error)
+            rollback()
+            throw located
+        }
+    }
+
+    /// Goes back to the last checkpoint.
+    func rollback() {
+        connection.database.rollback()
+        for table in tables.values { table.forget() }
+        transaction = nil
+        ordinal = 0
+    }
+
+    private func begin() throws(BridgeError) {
+        try connection.database.execute("BEGIN IMMEDIATE")
+        // A table that was altered is looked at again, so that a paused link goes on with the new columns.
+        guard try schemaVersionStatement.step() else { return }
+        let version = schemaVersionStatement.integer(0)
+        schemaVersionStatement.reset()
+        if let schemaVersion, schemaVersion != version { forgetTables() }
+        schemaVersion = version
+    }
+
+    private func forgetTables() {
+        tables.removeAll()
+        current = nil
+    }
+
+    private func adopt(_ known: [UInt32: Relation]) throws(BridgeError) {
+        for (identifier, relation) in known { try adopt(relation, as: identifier) }
+    }
+
+    private func adopt(_ relation: Relation, as identifier: UInt32) throws(BridgeError) {
+        guard relations[identifier] != relation else { return }
+        relations[identifier] = relation
+        guard let table = tables.removeValue(forKey: identifier) else { return }
+        current = nil
+        // Rows that wait are of the old shape.
+        try settle(table)
+    }
+
+    private func settle() throws(BridgeError) {
+        for table in tables.values { try settle(table) }
+    }
+
+    private func settle(_ table: TableReplay) throws(BridgeError) {
+        // Sources that log keys deliver a transaction though the copy may hold it: its begin does not tell.
+        let copy = copied[table.plan.relation.name] ?? .zero
+        try table.settle(displacing: transaction.map { $0 < copy } ?? false)
+    }
+
+    private func record(_ checkpoint: Checkpoint) throws(BridgeError) {
+        guard let stored, checkpoint.position >= stored.position else {
+            throw BridgeError(
+                .internalFault, stored == nil ? "changes came before the copy was finished" : "a checkpoint went backwards",
+                context: [.init(.migration, link.migration)])
+        }
+        let statement = checkpointStatement
+        try statement.bind(1, string: link.name)
+        try statement.bind(2, string: checkpoint.position.storedForm)
+        try statement.bind(3, string: checkpoint.frontier.storedForm)
+        try statement.bind(4, integer: checkpoint.commitTime.microseconds)
+        try statement.bind(5, string: stored.position.storedForm)
+        try statement.bind(6, string: stored.frontier.storedForm)
+        try statement.run()
+        guard connection.database.changes() == 1 else {
+            throw BridgeError(
+                .checkpointForeign, "the checkpoint on the target is not the one that this process left there",
+                context: [.init(.migration, link.migration)],
+                hint: "make sure that no other bridge writes to this target, then run the command again")
+        }
+    }
+
+    // MARK: Records
+
+    private func replay(_ bytes: UnsafeRawBufferPointer) throws(BridgeError) {
+        var cursor = RecordCursor(bytes)
+        while let record = try cursor.next() {
+            switch record.kind {
+            case .insert, .update, .delete, .upsert, .remove:
+                ordinal &+= 1
+                try apply(RowChange(record))
+            case .begin:
+                transaction = try record.transactionStart().position
+                ordinal = 0
+            case .commit:
+                try settle()
+                transaction = nil
+            case .truncate:
+                ordinal &+= 1
+                for relation in try record.truncation().relations { try table(relation).truncate() }
+            case .relation:
+                let relation = try Relation(payload: record.payload)
+                try adopt(relation, as: relation.id)
+            case .message, .frontier: break
+            case .abandon:
+                throw BridgeError(.internalFault, "an abandoned transaction reached the applier")
+            }
+        }
+    }
+
+    @inline(__always)
+    private func apply(_ change: RowChange) throws(BridgeError) {
+        let table = try table(change.relation)
+        switch change.kind {
+        case .insert:
+            guard let row = change.new else { throw BridgeError.malformedRecord(at: 0) }
+            try table.insert(row)
+        case .upsert:
+            guard let row = change.new else { throw BridgeError.malformedRecord(at: 0) }
+            try table.upsert(row)
+        case .remove:
+            guard let key = change.old else { throw BridgeError.malformedRecord(at: 0) }
+            try table.remove(key)
+        case .update: try table.update(change)
+        case .delete: try table.delete(change)
+        default: throw BridgeError.malformedRecord(at: 0)
+        }
+    }
+
+    @inline(__always)
+    private func table(_ identifier: UInt32) throws(BridgeError) -> TableReplay {
+        if let current, current.relation == identifier { return current.table }
+        if let table = tables[identifier] {
+            current = (identifier, table)
+            return table
+        }
+        let table = try makeTable(identifier)
+        current = (identifier, table)
+        return table
+    }
+
+    private func makeTable(_ identifier: UInt32) throws(BridgeError) -> TableReplay {
+        guard let relation = relations[identifier] else {
+            throw BridgeError(
+                .recordMalformed, "a change names a relation that was not described",
+                context: [.init(.detail, "relation \(identifier)")])
+        }
+        guard let mapping = link.mappings.first(where: { $0.names(relation.name) }) else {
+            throw BridgeError(
+                .internalFault, "a change of a table that is not part of the link reached the applier",
+                context: [.init(.table, relation.name.description)])
+        }
+        let target = try connection.requiredTarget(mapping.target)
+        let table = try TableReplay(
+            RelationPlan(relation, mapping: mapping, target: target), connection: connection)
+        tables[identifier] = table
+        return table
+    }
+
+    /// Says where in the source's order an error happened.
+    private func locate(_ error: BridgeError) -> BridgeError {
+        guard let transaction else { return error }
+        return error.adding(.position, Position(commit: transaction.commit, ordinal: ordinal).storedForm)
+    }
+}
+
+extension TableMapping {
+    /// Whether the mapping is for this source table. A mapping without a schema takes the table from any.
+    func names(_ table: TableName) -> Bool {
+        source == table || (source.schema == nil && source.name == table.name)
+    }
+}
