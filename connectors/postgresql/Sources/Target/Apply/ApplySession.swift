@@ -12,7 +12,8 @@ final class ApplySession {
     let connection: PostgresConnection
     /// Source tables whose copy is newer than the link's origin skip what the copy has.
     let copiedUpTo: [TableName: Position]
-    /// Transactions up to it were applied before this session began.
+    /// Transactions before it were applied before this session began: whoever cut the batches may have read the
+    /// checkpoint while an earlier session was still committing.
     let resumedAt: Position
     private(set) var committed: Checkpoint
 
@@ -41,7 +42,7 @@ final class ApplySession {
         self.connection = connection
         self.copiedUpTo = copiedUpTo
         committed = checkpoint
-        resumedAt = checkpoint.position
+        resumedAt = checkpoint.frontier
     }
 
     // MARK: Batches
@@ -137,7 +138,7 @@ final class ApplySession {
     /// Whether a transaction's change of a table is still to be applied: not before this session, and not in the copy.
     @inline(__always)
     private func isNew(_ transaction: Position, for plan: RelationPlan) -> Bool {
-        transaction > resumedAt && transaction >= plan.copiedUpTo
+        transaction >= resumedAt && transaction >= plan.copiedUpTo
     }
 
     private func finish(_ run: inout Run, at offset: Int) throws(BridgeError) {
@@ -213,8 +214,8 @@ final class ApplySession {
     }
 
     private func commit(_ checkpoint: Checkpoint) throws(BridgeError) {
-        // A batch that ends before what is stored was applied by an earlier session; its rows were passed over.
-        guard checkpoint.position > committed.position || checkpoint.frontier > committed.frontier else {
+        guard checkpoint.frontier >= committed.frontier else {
+            // Such a batch was applied by an earlier session as a whole; its rows were passed over.
             guard isOpen else { return }
             throw BridgeError(.internalFault, "a batch's checkpoint is behind the one that is stored")
         }

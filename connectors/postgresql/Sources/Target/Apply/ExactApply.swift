@@ -40,8 +40,7 @@ extension ApplySession {
     /// Applies a whole small batch with its checkpoint in one exchange: everything up to the sync is one transaction.
     /// - Returns: false if the server refused; nothing of it has happened then.
     func applySmall(_ run: Run, _ checkpoint: Checkpoint) throws(BridgeError) -> Bool {
-        guard checkpoint.position > committed.position else { return false }
-        if prepared.isFull { return false }
+        guard checkpoint.frontier >= committed.frontier, !prepared.isFull else { return false }
         var pipeline = Pipeline()
         guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
         do throws(BridgeError) {
@@ -78,7 +77,7 @@ extension ApplySession {
         }
         let change = try RowChange(record)
         let position = position(at: record.offset)
-        guard let plan = try plan(for: change.relation), position > resumedAt, position >= plan.copiedUpTo else {
+        guard let plan = try plan(for: change.relation), position >= resumedAt, position >= plan.copiedUpTo else {
             return nil
         }
         return (change, plan)

@@ -70,6 +70,9 @@ enum TypeCompatibility {
         return builtIn.contains(String(base))
     }
 
+    /// Whether a type's binary form means the same in every database: built-in types and arrays of them.
+    static func hasPortableBinaryForm(_ name: String) -> Bool { isBuiltIn(name) }
+
     private static let builtIn: Set<String> = [
         "oid", "name", "\"char\"", "bit", "bit varying", "inet", "cidr", "macaddr", "macaddr8", "money", "point", "line",
         "lseg", "box", "path", "polygon", "circle", "xml", "tsvector", "tsquery", "pg_lsn", "time with time zone",

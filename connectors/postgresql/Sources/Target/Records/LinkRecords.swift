@@ -178,24 +178,34 @@ enum LinkRecords {
             }
             let changed = try connection.query(
                 """
-                UPDATE _bridge.link SET phase = 'syncing', updated_at = now(), checkpoint_position = $2,
-                  checkpoint_frontier = origin_position, checkpoint_time = $3
+                UPDATE _bridge.link SET phase = 'syncing', updated_at = now(), checkpoint_position = origin_position,
+                  checkpoint_frontier = origin_position, checkpoint_time = $2::bigint
                 WHERE name = $1 AND phase = 'copying'
-                """, [link.name, "0", "\(Timestamp.now.microseconds)"], during: "finishing the copy"
+                """, [link.name, "\(Timestamp.now.microseconds)"], during: "finishing the copy"
             ).affectedRows
             if changed == 1 { return }
             guard try read(link, connection)?.phase == .syncing else { throw missing(link) }
         }
     }
 
+    /// Removes the link's records and its replication origin, and the tables with the last link.
     static func remove(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
-        guard try exists(connection) else { return }
-        _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: "removing the link's records")
+        let action = "removing the link's records"
+        try connection.inTransaction { () throws(BridgeError) in
+            try connection.execute(schemaLock)
+            guard try exists(connection) else { return }
+            _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
+            guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
+            try connection.execute("DROP TABLE _bridge.link_table, _bridge.link", during: action)
+            // Other tools of ours may keep things in the schema.
+            let others = try connection.rows(
+                "SELECT 1 FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = '_bridge'::regnamespace LIMIT 1",
+                during: action)
+            if others.isEmpty { try connection.execute("DROP SCHEMA _bridge", during: action) }
+        }
         _ = try connection.query(
-            """
-            SELECT pg_catalog.pg_replication_origin_drop($1)
-            WHERE EXISTS (SELECT FROM pg_catalog.pg_replication_origin WHERE roname = $1)
-            """, [link.identifier], during: "removing the link's replication origin")
+            "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1", [link.identifier],
+            during: "removing the link's replication origin")
     }
 
     // MARK: Checkpoint
