@@ -1,0 +1,328 @@
+import BridgeCore
+
+/// The applier's work on its connection: which transaction is open, what has been staged, which statements are prepared.
+/// Lives on the thread of ``PostgresApplier``.
+///
+/// A batch is cut into *runs* at truncates and at changes of a relation. A run is applied in one of three ways:
+/// - set-wise, by the net effect on each key (``SetwiseApply``);
+/// - change by change in source order (``ExactApply``), where the net effect cannot be told or the server refused it;
+/// - for sources that state how keys end, by emptying all touched keys first (``SetwiseApply``, replacing).
+final class ApplySession {
+    let link: LinkDescription
+    let connection: PostgresConnection
+    /// Source tables whose copy is newer than the link's origin skip what the copy has.
+    let copiedUpTo: [TableName: Position]
+    /// Transactions before it were applied before this session began: whoever cut the batches may have read the
+    /// checkpoint while an earlier session was still committing.
+    let resumedAt: Position
+    private(set) var committed: Checkpoint
+
+    /// Whether a transaction is open on the target.
+    var isOpen = false
+    /// Whether a savepoint of ours stands in it.
+    var hasSavepoint = false
+    var relations: [UInt32: Relation] = [:]
+    var plans: [UInt32: RelationPlan] = [:]
+    var planCount = 0
+    var prepared = PreparedStatements()
+    let scratch = RecordBuffer(capacity: 256 << 10)
+
+    /// The source transaction that the walk is in, kept across batches that cut one.
+    var transaction = Position.zero
+    /// Where in the batch which transaction begins.
+    var transactionStarts: [(offset: Int, position: Position)] = []
+
+    /// Batches up to this many rows go over change by change in one round trip: staging costs more than they do.
+    static let smallBatchRows = 40
+
+    init(
+        link: LinkDescription, connection: PostgresConnection, checkpoint: Checkpoint, copiedUpTo: [TableName: Position]
+    ) {
+        self.link = link
+        self.connection = connection
+        self.copiedUpTo = copiedUpTo
+        committed = checkpoint
+        resumedAt = checkpoint.frontier
+    }
+
+    // MARK: Batches
+
+    func apply(_ batch: ChangeBatch) throws(BridgeError) {
+        do throws(BridgeError) {
+            try Failpoint.applyBegin.hit()
+            for (id, relation) in batch.relations { learn(id, relation) }
+            try walk(batch)
+            guard let checkpoint = batch.checkpoint else {
+                try Failpoint.applyPart.hit()
+                return
+            }
+            try commit(checkpoint)
+            try Failpoint.applyAfterCommit.hit()
+        } catch {
+            rollback()
+            throw error
+        }
+    }
+
+    /// Undoes everything since the last commit. Never fails: a connection that cannot do it is gone, and the server does.
+    func rollback() {
+        hasSavepoint = false
+        transaction = .zero
+        prepared.forgetAll()
+        for plan in plans.values {
+            plan.hasStage = false
+            plan.isStageDirty = false
+        }
+        guard !connection.isBroken else { return }
+        connection.leavePipeline()
+        if isOpen || connection.isInTransaction { try? connection.execute("ROLLBACK; DEALLOCATE ALL") }
+        isOpen = false
+    }
+
+    private func learn(_ id: UInt32, _ relation: Relation) {
+        guard relations[id] != relation else { return }
+        relations[id] = relation
+        plans[id] = nil
+    }
+
+    /// Goes through the batch's records, collects runs and applies them.
+    private func walk(_ batch: ChangeBatch) throws(BridgeError) {
+        let bytes = batch.records.bytes
+        transactionStarts.removeAll(keepingCapacity: true)
+        transactionStarts.append((0, transaction))
+        var run = Run(bytes: bytes, start: 0)
+        run.isWholeBatch = batch.checkpoint != nil
+        var cursor = RecordCursor(bytes)
+        var lastRelation: UInt32?
+        var plan: RelationPlan?
+        var effects: RelationEffects?
+        while let record = try cursor.next() {
+            switch record.kind {
+            case .insert, .update, .delete, .upsert, .remove:
+                let change = try RowChange(record)
+                if change.relation != lastRelation {
+                    lastRelation = change.relation
+                    plan = try self.plan(for: change.relation)
+                    effects = plan.map { run.effects(of: $0) }
+                }
+                guard let plan, let effects, isNew(transaction, for: plan) else { continue }
+                run.rows += 1
+                if run.isSetwise { run.isSetwise = try effects.note(change, in: bytes) }
+            case .begin:
+                transaction = try record.transactionStart().position
+                transactionStarts.append((record.offset, transaction))
+            case .relation:
+                let relation = try Relation(payload: record.payload)
+                guard relations[relation.id] != relation else { continue }
+                run.isWholeBatch = false
+                try finish(&run, at: record.offset)
+                learn(relation.id, relation)
+                lastRelation = nil
+            case .truncate:
+                run.isWholeBatch = false
+                try finish(&run, at: record.offset)
+                try truncate(record)
+                lastRelation = nil
+            case .abandon:
+                throw BridgeError(.internalFault, "an abandoned transaction was handed to the target")
+            case .commit, .message, .frontier: break
+            }
+        }
+        if run.isWholeBatch, let checkpoint = batch.checkpoint, run.rows > 0, run.rows <= Self.smallBatchRows, !isOpen {
+            run.end = bytes.count
+            if try applySmall(run, checkpoint) { return }
+        }
+        try finish(&run, at: bytes.count)
+    }
+
+    /// Whether a transaction's change of a table is still to be applied: not before this session, and not in the copy.
+    @inline(__always)
+    private func isNew(_ transaction: Position, for plan: RelationPlan) -> Bool {
+        transaction >= resumedAt && transaction >= plan.copiedUpTo
+    }
+
+    private func finish(_ run: inout Run, at offset: Int) throws(BridgeError) {
+        run.end = offset
+        if run.rows > 0 {
+            try apply(run)
+        }
+        run.begin(at: offset)
+    }
+
+    /// Applies a run inside the open transaction, in the fastest way that is right.
+    private func apply(_ run: Run) throws(BridgeError) {
+        guard run.isSetwise else {
+            try applyExactly(run)
+            return
+        }
+        do throws(BridgeError) {
+            try applySetwise(run, replacing: false)
+        } catch {
+            guard Self.isUndecided(error), !connection.isBroken, hasSavepoint else { throw error }
+            try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
+            hasSavepoint = false
+            if run.isStateOnly {
+                try applySetwise(run, replacing: true)
+            } else {
+                try applyExactly(run)
+            }
+        }
+    }
+
+    /// Whether an error may come from merging and reordering alone, or wants the exact order to name its change.
+    private static func isUndecided(_ error: BridgeError) -> Bool {
+        switch error.code {
+        case .conflict, .changeRefused, .valueDoesNotFit, .valueMissing: true
+        default: error.sqlState == "21000" || error.sqlState == "22012"
+        }
+    }
+
+    // MARK: Truncates
+
+    /// One statement for all tables, since a table that others refer to cannot be emptied alone. CASCADE is not repeated:
+    /// the source lists every table that it emptied, and on the target it could reach tables that are not the link's.
+    private func truncate(_ record: RecordView) throws(BridgeError) {
+        let (options, ids) = try record.truncation()
+        var tables: [String] = []
+        for id in ids {
+            // A table that is not the link's was emptied beside one that is.
+            guard let relation = relations[id], mapping(for: relation) != nil else { continue }
+            let plan = try plan(for: id)
+            guard let plan, isNew(transaction, for: plan) else { continue }
+            tables.append(plan.table.only)
+        }
+        guard !tables.isEmpty else { return }
+        let identity = options.contains(.restartIdentity) ? " RESTART IDENTITY" : ""
+        let begin = beginStatements().map { "\($0); " }.joined()
+        do throws(BridgeError) {
+            try connection.execute("\(begin)TRUNCATE \(tables.joined(separator: ", "))\(identity)")
+        } catch {
+            throw locate(error, nil, transaction)
+        }
+    }
+
+    // MARK: Transactions
+
+    /// What must be said to be inside a transaction without a savepoint. The caller sends it at once.
+    func beginStatements() -> [String] {
+        defer {
+            isOpen = true
+            hasSavepoint = false
+        }
+        if !isOpen { return ["BEGIN"] }
+        return hasSavepoint ? ["RELEASE SAVEPOINT bridge"] : []
+    }
+
+    private func commit(_ checkpoint: Checkpoint) throws(BridgeError) {
+        guard checkpoint.frontier >= committed.frontier else {
+            // Such a batch was applied by an earlier session as a whole; its rows were passed over.
+            guard isOpen else { return }
+            throw BridgeError(.internalFault, "a batch's checkpoint is behind the one that is stored")
+        }
+        if isOpen || checkpoint != committed {
+            let begin = beginStatements().map { "\($0); " }.joined()
+            let update = ApplyStatements.checked(LinkRecords.checkpointUpdate(link, checkpoint))
+            do throws(BridgeError) {
+                try connection.execute(begin + update)
+            } catch where error.sqlState == "22012" {
+                throw LinkRecords.missing(link)
+            }
+            try Failpoint.applyBeforeCommit.hit()
+            try connection.execute("COMMIT")
+        }
+        committedNow(checkpoint)
+    }
+
+    func committedNow(_ checkpoint: Checkpoint) {
+        committed = checkpoint
+        isOpen = false
+        hasSavepoint = false
+        // ON COMMIT DELETE ROWS has emptied them.
+        for plan in plans.values { plan.isStageDirty = false }
+    }
+
+    // MARK: Relations
+
+    func mapping(for relation: Relation) -> TableMapping? {
+        link.mappings.first { $0.source == relation.name }
+            ?? link.mappings.first { $0.source.schema == nil && $0.source.name == relation.name.name }
+    }
+
+    func plan(for id: UInt32) throws(BridgeError) -> RelationPlan? {
+        if let plan = plans[id] { return plan }
+        guard let relation = relations[id] else {
+            throw BridgeError(.recordMalformed, "a change belongs to a table that was not described")
+        }
+        guard let mapping = mapping(for: relation) else {
+            throw BridgeError(
+                .internalFault, "the stream holds changes of a table that is not the link's",
+                context: [.init(.table, relation.name.description)])
+        }
+        guard let table = try TargetTable.read(mapping.target, connection) else {
+            throw BridgeError(
+                .targetTableMissing, "the target table does not exist",
+                context: [.init(.table, mapping.target.description)])
+        }
+        let plan = try RelationPlan(
+            number: planCount, relation: relation, mapping: mapping, table: table,
+            copiedUpTo: copiedUpTo[mapping.source] ?? .zero)
+        planCount += 1
+        plans[id] = plan
+        return plan
+    }
+
+    // MARK: Errors
+
+    /// The source transaction that the record at an offset of the batch belongs to.
+    func position(at offset: Int) -> Position {
+        transactionStarts.last { $0.offset <= offset }?.position ?? transaction
+    }
+
+    /// The error with table and source position, by the names that the operator knows.
+    func locate(_ error: BridgeError, _ plan: RelationPlan?, _ position: Position) -> BridgeError {
+        var located = error
+        switch error.sqlState {
+        case "42703", "42804", "42P01", "42P10", "428C9":
+            located = BridgeError(
+                .schemaChanged, "the target table no longer has the shape that the changes need",
+                context: error.context)
+        default: break
+        }
+        if let plan { located = located.adding(.table, plan.table.name.description) }
+        return located.adding(.position, position.storedForm)
+    }
+}
+
+/// A stretch of a batch that can be applied as one, with what is known of its effect.
+struct Run {
+    let bytes: UnsafeRawBufferPointer
+    var start: Int
+    var end = 0
+    var rows = 0
+    /// Whether the net effect is known so far.
+    var isSetwise = true
+    /// Whether nothing but this run is in the batch, which ends with a checkpoint.
+    var isWholeBatch = false
+    private(set) var tables: [(plan: RelationPlan, effects: RelationEffects)] = []
+
+    init(bytes: UnsafeRawBufferPointer, start: Int) {
+        self.bytes = bytes
+        self.start = start
+    }
+
+    var isStateOnly: Bool { tables.contains { $0.effects.isStateOnly } }
+
+    mutating func effects(of plan: RelationPlan) -> RelationEffects {
+        if let known = tables.first(where: { $0.plan === plan }) { return known.effects }
+        let effects = plan.takeEffects()
+        tables.append((plan, effects))
+        return effects
+    }
+
+    mutating func begin(at offset: Int) {
+        start = offset
+        rows = 0
+        isSetwise = true
+        tables.removeAll()
+    }
+}

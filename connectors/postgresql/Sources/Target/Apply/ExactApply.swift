@@ -1,0 +1,305 @@
+import BridgeCore
+import CLibPQ
+
+/// Applying a run change by change in source order, by prepared statements in a pipeline.
+///
+/// A pipeline is bounded: after so many bytes or statements it is ended by a sync and its results are read, so neither
+/// side holds more than that, whatever the length of the run.
+extension ApplySession {
+    static let pipelineBytes = 256 << 10
+    static let pipelineStatements = 256
+
+    /// What a result on its way belongs to.
+    enum Sent {
+        case prepare(RelationPlan)
+        case change(RelationPlan, offset: Int, isState: Bool)
+        case checkpoint
+    }
+
+    func applyExactly(_ run: Run) throws(BridgeError) {
+        let begin = beginStatements()
+        if !begin.isEmpty { try connection.execute(begin.joined(separator: "; ")) }
+        if prepared.isFull {
+            try connection.execute("DEALLOCATE ALL")
+            prepared.forgetAll()
+        }
+        var pipeline = Pipeline()
+        guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
+        defer { connection.leavePipeline() }
+        var cursor = RecordCursor(run.bytes, offset: run.start)
+        while cursor.offset < run.end, let record = try cursor.next() {
+            guard let (change, plan) = try rowChange(record) else { continue }
+            try send(change, plan, offset: record.offset, isChecked: false, &pipeline)
+            if pipeline.bytes >= Self.pipelineBytes || pipeline.sent.count >= Self.pipelineStatements {
+                try drain(&pipeline)
+            }
+        }
+        try drain(&pipeline)
+    }
+
+    /// Applies a whole small batch with its checkpoint in one exchange: everything up to the sync is one transaction.
+    /// - Returns: false if the server refused; nothing of it has happened then.
+    func applySmall(_ run: Run, _ checkpoint: Checkpoint) throws(BridgeError) -> Bool {
+        guard checkpoint.frontier >= committed.frontier, !prepared.isFull else { return false }
+        var pipeline = Pipeline()
+        guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
+        do throws(BridgeError) {
+            defer { connection.leavePipeline() }
+            var cursor = RecordCursor(run.bytes, offset: run.start)
+            while let record = try cursor.next() {
+                guard let (change, plan) = try rowChange(record) else { continue }
+                try send(change, plan, offset: record.offset, isChecked: true, &pipeline)
+                if pipeline.bytes > Self.pipelineBytes * 4 { throw BridgeError(.serverRefused, "too large") }
+            }
+            try sendCheckpoint(checkpoint, &pipeline)
+            try Failpoint.applyBeforeCommit.hit()
+            try drain(&pipeline)
+        } catch {
+            if connection.isBroken || error.code == .connectionLost || error.code == .interrupted
+                || error.code == .internalFault
+            {
+                throw error
+            }
+            // The slower ways find out what it was, name it, or get it right.
+            prepared.forgetAll()
+            try connection.execute("DEALLOCATE ALL")
+            return false
+        }
+        committedNow(checkpoint)
+        return true
+    }
+
+    /// The change of a row record that is to be applied; nil for other records and for what is on the target already.
+    private func rowChange(_ record: RecordView) throws(BridgeError) -> (RowChange, RelationPlan)? {
+        switch record.kind {
+        case .insert, .update, .delete, .upsert, .remove: break
+        default: return nil
+        }
+        let change = try RowChange(record)
+        let position = position(at: record.offset)
+        guard let plan = try plan(for: change.relation), position >= resumedAt, position >= plan.copiedUpTo else {
+            return nil
+        }
+        return (change, plan)
+    }
+
+    // MARK: Sending
+
+    struct Pipeline: ~Copyable {
+        var sent: [Sent] = []
+        var bytes = 0
+        var parameters = ParameterList()
+        /// For images of several tables, cells by column.
+        var newCells = ContiguousArray<Cell>()
+        var oldCells = ContiguousArray<Cell>()
+    }
+
+    private func send(
+        _ change: RowChange, _ plan: RelationPlan, offset: Int, isChecked: Bool, _ pipeline: inout Pipeline
+    ) throws(BridgeError) {
+        try Self.read(change.new, plan, into: &pipeline.newCells)
+        try Self.read(change.old, plan, into: &pipeline.oldCells)
+        let key = try statementKey(change, plan, offset: offset, isChecked: isChecked, &pipeline)
+        let entry: PreparedStatements.Entry
+        if let known = prepared.entry(for: key) {
+            entry = known
+        } else {
+            var statement = Self.statement(key, plan)
+            if isChecked { statement.sql = Self.checked(statement.sql, key) }
+            entry = prepared.add(key, statement)
+            guard PQsendPrepare(connection.raw, entry.name, statement.sql, 0, nil) == 1 else {
+                throw connection.connectionError(during: "applying")
+            }
+            pipeline.sent.append(.prepare(plan))
+        }
+        pipeline.parameters.removeAll()
+        // A key that stands in no old row stands in the new one.
+        let hasOld = change.old != nil
+        for parameter in entry.parameters {
+            switch parameter {
+            case .new(let column):
+                let cell = pipeline.newCells[plan.columns[column].imageIndex]
+                try append(cell, column, plan, offset, &pipeline)
+            case .old(let column):
+                let index = plan.columns[column].imageIndex
+                try append(hasOld ? pipeline.oldCells[index] : pipeline.newCells[index], column, plan, offset, &pipeline)
+            }
+        }
+        pipeline.bytes += pipeline.parameters.byteCount + 64
+        let raw = connection.raw
+        let sent = pipeline.parameters.withPointers { count, values in
+            PQsendQueryPrepared(raw, entry.name, count, values, nil, nil, 0)
+        }
+        guard sent == 1 else { throw connection.connectionError(during: "applying") }
+        let isState = change.kind == .upsert || change.kind == .remove
+        pipeline.sent.append(.change(plan, offset: offset, isState: isState))
+    }
+
+    private static func read(
+        _ image: RowImage?, _ plan: RelationPlan, into cells: inout ContiguousArray<Cell>
+    ) throws(BridgeError) {
+        cells.removeAll(keepingCapacity: true)
+        guard let image else { return }
+        guard image.columnCount == plan.relation.columns.count else { throw RelationEffects.malformed() }
+        var cursor = image.cells
+        while let cell = try cursor.next() { cells.append(cell) }
+    }
+
+    private func append(
+        _ cell: Cell, _ column: Int, _ plan: RelationPlan, _ offset: Int, _ pipeline: inout Pipeline
+    ) throws(BridgeError) {
+        guard cell.tag != .null else {
+            pipeline.parameters.appendNull()
+            return
+        }
+        do throws(CellRefusal) {
+            try pipeline.parameters.append(cell, as: plan.columns[column].type)
+        } catch {
+            throw refusal(error, plan.columns[column], plan, position(at: offset))
+        }
+    }
+
+    /// Which statement a change needs. Values that the source left out are taken from the whole old row where there is
+    /// one, and are otherwise not set.
+    private func statementKey(
+        _ change: RowChange, _ plan: RelationPlan, offset: Int, isChecked: Bool, _ pipeline: inout Pipeline
+    ) throws(BridgeError) -> StatementKey {
+        let words = plan.relation.columns.count / 64 + 1
+        var key = StatementKey(
+            plan: plan.number, kind: .insert, isChecked: isChecked, leftOut: [UInt64](repeating: 0, count: words),
+            oldNulls: [])
+        switch change.kind {
+        case .insert: return key
+        case .upsert, .remove:
+            guard case .uniqueKey = plan.identification else { throw unidentified(plan, offset) }
+            key.kind = change.kind == .upsert ? .upsert : .remove
+            return key
+        default: break
+        }
+        if case .nothing = plan.identification { throw unidentified(plan, offset) }
+        if case .wholeRow = plan.identification {
+            guard change.oldKind == .full else { throw unidentified(plan, offset) }
+            key.oldNulls = [UInt64](repeating: 0, count: words)
+            for (index, cell) in pipeline.oldCells.enumerated() where cell.tag == .null { key.oldNulls.insert(column: index) }
+        }
+        guard change.kind == .update else {
+            key.kind = .delete
+            return key
+        }
+        var setsKey = false
+        for column in plan.columns {
+            let index = column.imageIndex
+            if pipeline.newCells[index].tag == .unchanged, change.old != nil {
+                let old = pipeline.oldCells[index]
+                if old.tag.hasBytes && (change.oldKind == .full || column.isKey)
+                    || (old.tag == .null && change.oldKind == .full)
+                {
+                    pipeline.newCells[index] = old
+                }
+            }
+            if pipeline.newCells[index].tag == .unchanged { key.leftOut.insert(column: index) }
+            if column.isKey, change.old != nil, !Self.isSame(pipeline.newCells[index], pipeline.oldCells[index]) {
+                setsKey = true
+            }
+        }
+        key.kind = .update(setsKey: setsKey)
+        return key
+    }
+
+    private static func isSame(_ a: Cell, _ b: Cell) -> Bool { a.tag == b.tag && a.bytes.elementsEqual(b.bytes) }
+
+    private func unidentified(_ plan: RelationPlan, _ offset: Int) -> BridgeError {
+        BridgeError(
+            .changeRefused, "an update or delete does not say which row it means",
+            context: [
+                .init(.table, plan.relation.name.description), .init(.position, position(at: offset).storedForm),
+            ], hint: "give the source table a primary key or REPLICA IDENTITY FULL, then copy it again")
+    }
+
+    private static func statement(_ key: StatementKey, _ plan: RelationPlan) -> ApplyStatements.RowStatement {
+        switch key.kind {
+        case .insert: plan.statements.insertRow
+        case .upsert: plan.statements.upsertRow
+        case .delete, .remove: plan.statements.deleteRow(identification: plan.identification, oldNulls: key.oldNulls)
+        case .update(let setsKey):
+            plan.statements.updateRow(
+                leftOut: key.leftOut, setsKey: setsKey, identification: plan.identification, oldNulls: key.oldNulls)
+        }
+    }
+
+    private static func checked(_ sql: String, _ key: StatementKey) -> String {
+        // An upsert may do nothing, and a remove may find nothing.
+        if key.kind == .upsert || key.kind == .remove { return sql }
+        return ApplyStatements.checked(sql)
+    }
+
+    private func sendCheckpoint(_ checkpoint: Checkpoint, _ pipeline: inout Pipeline) throws(BridgeError) {
+        let name = "bridge_checkpoint"
+        if !prepared.hasCheckpoint {
+            let sql = ApplyStatements.checked(LinkRecords.checkpointStatement)
+            guard PQsendPrepare(connection.raw, name, sql, 0, nil) == 1 else {
+                throw connection.connectionError(during: "applying")
+            }
+            prepared.hasCheckpoint = true
+            pipeline.sent.append(.checkpoint)
+        }
+        let values = LinkRecords.checkpointParameters(link, checkpoint)
+        let sent = withCStrings(values) { pointers in
+            PQsendQueryPrepared(connection.raw, name, Int32(clamping: values.count), pointers, nil, nil, 0)
+        }
+        guard sent == 1 else { throw connection.connectionError(during: "applying") }
+        pipeline.sent.append(.checkpoint)
+    }
+
+    // MARK: Receiving
+
+    /// Ends the pipeline with a sync, and reads and checks its results.
+    private func drain(_ pipeline: inout Pipeline) throws(BridgeError) {
+        guard !pipeline.sent.isEmpty else { return }
+        guard PQpipelineSync(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
+        var failure: BridgeError?
+        var index = 0
+        var cancelledAt: ContinuousClock.Instant?
+        receiving: while true {
+            guard let result = try connection.nextResult(&cancelledAt, during: "applying changes") else {
+                // The end of one statement's results.
+                index += 1
+                if index > pipeline.sent.count { throw connection.connectionError(during: "applying changes") }
+                continue
+            }
+            switch result.status {
+            case PGRES_PIPELINE_SYNC: break receiving
+            case PGRES_PIPELINE_ABORTED: break
+            case PGRES_COMMAND_OK, PGRES_TUPLES_OK:
+                guard failure == nil, index < pipeline.sent.count, 
+                    case .change(let plan, let offset, let isState) = pipeline.sent[index], !isState,
+                    result.affectedRows != 1
+                else { continue }
+                failure = conflict(plan, offset)
+            default:
+                guard failure == nil else { continue }
+                let error = connection.error(in: result, wasCancelled: cancelledAt != nil, during: "applying changes")
+                failure = index < pipeline.sent.count ? describe(error, pipeline.sent[index]) : error
+            }
+        }
+        pipeline.sent.removeAll(keepingCapacity: true)
+        pipeline.bytes = 0
+        if let failure { throw failure }
+    }
+
+    private func conflict(_ plan: RelationPlan, _ offset: Int) -> BridgeError {
+        BridgeError(
+            .conflict, "an update or delete of the source found no such row on the target",
+            context: [
+                .init(.table, plan.table.name.description), .init(.position, position(at: offset).storedForm),
+            ])
+    }
+
+    private func describe(_ error: BridgeError, _ sent: Sent) -> BridgeError {
+        switch sent {
+        case .change(let plan, let offset, _): locate(error, plan, position(at: offset))
+        case .prepare(let plan): locate(error, plan, transaction)
+        case .checkpoint: error
+        }
+    }
+}

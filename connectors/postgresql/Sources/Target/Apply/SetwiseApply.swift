@@ -1,0 +1,292 @@
+import BridgeCore
+import CLibPQ
+
+/// Applying a run by the net effect on each key: staged by COPY, then one statement for all rows of a kind.
+///
+/// All statements and streams of a run go to the server as one query, so that a run costs one exchange whatever it
+/// holds. Each statement must hit exactly as many rows as were staged for it.
+extension ApplySession {
+    private enum Step {
+        case plain
+        /// The statement must hit this many rows.
+        case counted(RelationPlan, Int64)
+        case stage(RelationPlan, RelationEffects)
+        case insert(RelationPlan, RelationEffects, Int64)
+    }
+
+    private struct Script {
+        var sql = ""
+        var steps: [Step] = []
+
+        mutating func add(_ statement: String, _ step: Step = .plain) {
+            if !sql.isEmpty { sql += "; " }
+            sql += statement
+            steps.append(step)
+        }
+    }
+
+    /// How many rows of each kind a table's effects hold.
+    private struct Counts {
+        var deletes: Int64 = 0
+        var inserts: Int64 = 0
+        /// By number of the set of left-out columns.
+        var updates: [Int64]
+        var removes: Int64 = 0
+        var upserts: Int64 = 0
+
+        init(_ effects: RelationEffects) {
+            updates = [Int64](repeating: 0, count: effects.groups.count)
+            for index in effects.table.entries.indices {
+                let entry = effects.table.entries[index]
+                if entry.flags.contains(.isStateOnly) {
+                    if entry.flags.contains(.isLive) { upserts += 1 } else { removes += 1 }
+                } else {
+                    if entry.isDelete { deletes += 1 }
+                    if entry.isUpdate { updates[Int(entry.group)] += 1 }
+                    if entry.isInsert { inserts += 1 }
+                }
+            }
+            inserts += Int64(effects.keylessInserts.count)
+        }
+
+        var staged: Int64 { deletes + updates.reduce(0, +) + removes + upserts }
+    }
+
+    /// - Parameter replacing: for sources that state how keys end: all touched keys are removed before any is written,
+    ///   and with them every row that holds a unique value which one of them takes.
+    ///
+    ///   That is sound because such a source states the rows of one consistent picture. Two rows of the picture never
+    ///   hold the same unique value; so a row on the target that is in the way, and was not touched in this run, is in
+    ///   another state on the source, and its own record follows before the transaction is committed.
+    func applySetwise(_ run: Run, replacing: Bool) throws(BridgeError) {
+        var script = Script()
+        for statement in beginStatements() { script.add(statement) }
+        let dirty = plans.values.filter(\.isStageDirty).map { $0.statements.stage }
+        if !dirty.isEmpty { script.add("TRUNCATE \(dirty.joined(separator: ", "))") }
+        let tables = run.tables.map { ($0.plan, $0.effects, Counts($0.effects)) }
+        for (plan, _, counts) in tables where counts.staged > 0 && !plan.hasStage {
+            script.add(plan.statements.createStage)
+        }
+        script.add("SAVEPOINT bridge")
+        for (plan, effects, counts) in tables { add(plan, effects, counts, replacing: replacing, to: &script) }
+        for plan in plans.values { plan.isStageDirty = false }
+        for (plan, _, counts) in tables where counts.staged > 0 {
+            plan.hasStage = true
+            plan.isStageDirty = true
+        }
+        hasSavepoint = true
+        try perform(script, run)
+    }
+
+    private func add(
+        _ plan: RelationPlan, _ effects: RelationEffects, _ counts: Counts, replacing: Bool, to script: inout Script
+    ) {
+        let statements = plan.statements
+        if counts.staged > 0 { script.add(statements.copyToStage, .stage(plan, effects)) }
+        if counts.deletes > 0 { script.add(statements.deleteStaged(group: 0), .counted(plan, counts.deletes)) }
+        for (group, count) in counts.updates.enumerated() where count > 0 {
+            script.add(
+                statements.updateStaged(group: group + 1, leftOut: effects.groups[group]), .counted(plan, count))
+        }
+        if counts.inserts > 0 { script.add(statements.copyToTable, .insert(plan, effects, counts.inserts)) }
+        if replacing {
+            if counts.removes + counts.upserts > 0 { script.add(statements.deleteAllStaged) }
+            guard counts.upserts > 0 else { return }
+            for index in plan.table.uniqueIndexes where !index.isPrimary {
+                script.add(statements.deleteHolders(of: index, group: 1))
+            }
+            script.add(statements.insertStaged(group: 1), .counted(plan, counts.upserts))
+        } else {
+            if counts.removes > 0 { script.add(statements.deleteStaged(group: 0)) }
+            if counts.upserts > 0 { script.add(statements.upsertStaged(group: 1)) }
+        }
+    }
+
+    // MARK: Running
+
+    private func perform(_ script: Script, _ run: Run) throws(BridgeError) {
+        try connection.checkInterrupt()
+        guard PQsendQuery(connection.raw, script.sql) == 1 else { throw connection.connectionError(during: "applying") }
+        var failure: BridgeError?
+        var step = 0
+        var cancelledAt: ContinuousClock.Instant?
+        while let result = try connection.nextResult(&cancelledAt, during: "applying changes") {
+            // After the first failure the server says nothing more, and what is left is only taken off the line.
+            let current = step < script.steps.count ? script.steps[step] : .plain
+            switch result.status {
+            case PGRES_COPY_IN:
+                do throws(BridgeError) {
+                    if failure == nil { try stream(current, run) }
+                    try connection.finishStream(nil)
+                } catch {
+                    failure = failure ?? error
+                    if connection.isBroken { throw error }
+                    try connection.finishStream("the rows cannot be written")
+                }
+                continue
+            case PGRES_COMMAND_OK, PGRES_TUPLES_OK:
+                step += 1
+                guard failure == nil, let (plan, expected) = Self.expectation(current), result.affectedRows != expected
+                else { continue }
+                failure = BridgeError(
+                    .conflict, "the target does not have the rows that the source changed",
+                    context: [.init(.table, plan.table.name.description)])
+            default:
+                let error = connection.error(in: result, wasCancelled: cancelledAt != nil, during: "applying changes")
+                failure = failure ?? locate(error, Self.plan(current), run.lastPosition(self))
+            }
+        }
+        if let failure { throw failure }
+    }
+
+    private static func expectation(_ step: Step) -> (RelationPlan, Int64)? {
+        switch step {
+        case .counted(let plan, let count), .insert(let plan, _, let count): (plan, count)
+        case .plain, .stage: nil
+        }
+    }
+
+    private static func plan(_ step: Step) -> RelationPlan? {
+        switch step {
+        case .counted(let plan, _), .insert(let plan, _, _), .stage(let plan, _): plan
+        case .plain: nil
+        }
+    }
+
+    // MARK: Streams
+
+    private func stream(_ step: Step, _ run: Run) throws(BridgeError) {
+        scratch.removeAll()
+        switch step {
+        case .stage(let plan, let effects): try streamStage(plan, effects, run)
+        case .insert(let plan, let effects, _): try streamInserts(plan, effects, run)
+        case .plain, .counted: throw BridgeError(.internalFault, "the server asks for rows that nobody announced")
+        }
+        try connection.writeCopy(scratch.bytes)
+        scratch.removeAll()
+    }
+
+    private func flushScratch() throws(BridgeError) {
+        guard scratch.count >= 128 << 10 else { return }
+        try connection.writeCopy(scratch.bytes)
+        scratch.removeAll()
+    }
+
+    private func streamStage(_ plan: RelationPlan, _ effects: RelationEffects, _ run: Run) throws(BridgeError) {
+        for index in effects.table.entries.indices {
+            let entry = effects.table.entries[index]
+            let isState = entry.flags.contains(.isStateOnly)
+            if isState ? !entry.flags.contains(.isLive) : entry.isDelete {
+                scratch.append(UInt8(ascii: "0"))
+                try appendKey(plan, effects, index)
+            } else if isState || entry.isUpdate {
+                scratch.appendDecimal(Int64(entry.group) + 1)
+                try appendRow(plan, effects, entry.image, run, isWhole: isState, leadingSeparator: true)
+            } else {
+                continue
+            }
+            scratch.appendCopyRowEnd()
+            try flushScratch()
+        }
+    }
+
+    private func streamInserts(_ plan: RelationPlan, _ effects: RelationEffects, _ run: Run) throws(BridgeError) {
+        for index in effects.table.entries.indices {
+            let entry = effects.table.entries[index]
+            guard !entry.flags.contains(.isStateOnly), entry.isInsert else { continue }
+            try appendRow(plan, effects, entry.image, run, isWhole: true, leadingSeparator: false)
+            scratch.appendCopyRowEnd()
+            try flushScratch()
+        }
+        for offset in effects.keylessInserts {
+            let image = ImageReference(offset: offset, isMerged: false)
+            try appendRow(plan, effects, image, run, isWhole: true, leadingSeparator: false)
+            scratch.appendCopyRowEnd()
+            try flushScratch()
+        }
+    }
+
+    /// A key that goes: values in the key's columns, NULL in all others.
+    private func appendKey(_ plan: RelationPlan, _ effects: RelationEffects, _ index: Int) throws(BridgeError) {
+        var reader = ByteReader(effects.table.key(index))
+        for column in plan.columns {
+            scratch.appendCopySeparator()
+            if column.isKey {
+                let cell = try RelationEffects.readCell(&reader)
+                try encode(cell, column, plan, nil)
+            } else {
+                scratch.appendCopyNull()
+            }
+        }
+    }
+
+    /// - Parameter isWhole: whether every column must have a value; otherwise those left out are written as NULL, which
+    ///   the statement for their group does not look at.
+    private func appendRow(
+        _ plan: RelationPlan, _ effects: RelationEffects, _ reference: ImageReference, _ run: Run, isWhole: Bool,
+        leadingSeparator: Bool
+    ) throws(BridgeError) {
+        var cells = try effects.image(reference, run.bytes).cells
+        var needsSeparator = leadingSeparator
+        for target in plan.columnOfImage {
+            guard let cell = try cells.next() else { throw RelationEffects.malformed() }
+            guard target >= 0 else { continue }
+            if needsSeparator { scratch.appendCopySeparator() }
+            needsSeparator = true
+            switch cell.tag {
+            case .null: scratch.appendCopyNull()
+            case .unchanged where !isWhole: scratch.appendCopyNull()
+            default: try encode(cell, plan.columns[target], plan, reference.isMerged ? nil : reference.offset)
+            }
+        }
+    }
+
+    @inline(__always)
+    private func encode(
+        _ cell: Cell, _ column: RelationPlan.Column, _ plan: RelationPlan, _ offset: Int?
+    ) throws(BridgeError) {
+        do throws(CellRefusal) {
+            try CellEncoder.append(cell, as: column.type, style: .copy, to: scratch)
+        } catch {
+            throw refusal(error, column, plan, offset.map { position(at: $0) })
+        }
+    }
+
+    func refusal(
+        _ refusal: CellRefusal, _ column: RelationPlan.Column, _ plan: RelationPlan, _ position: Position?
+    ) -> BridgeError {
+        var context: [ErrorContext] = [.init(.table, plan.table.name.description), .init(.column, column.name)]
+        if let position { context.append(.init(.position, position.storedForm)) }
+        return BridgeError(refusal == .missing ? .valueMissing : .valueDoesNotFit, refusal.message, context: context)
+    }
+}
+
+extension Run {
+    /// The transaction that the run ends in.
+    func lastPosition(_ session: ApplySession) -> Position { session.position(at: max(start, end - 1)) }
+}
+
+extension PostgresConnection {
+    /// Ends the stream that the server is reading, with its rows or giving up. Results follow.
+    func finishStream(_ reason: String?) throws(BridgeError) {
+        while true {
+            let result = reason.map { PQputCopyEnd(raw, $0) } ?? PQputCopyEnd(raw, nil)
+            if result == 1 { break }
+            guard result == 0 else { throw connectionError(during: "sending rows") }
+            try flush()
+        }
+    }
+
+    /// Leaves pipeline mode, whatever is still on the way.
+    func leavePipeline() {
+        guard PQpipelineStatus(raw) != PQ_PIPELINE_OFF else { return }
+        var cancelledAt: ContinuousClock.Instant?
+        // Each command's results end with nil; behind the last sync nothing is busy any more and nil comes twice.
+        var nils = 0
+        while PQexitPipelineMode(raw) == 0, nils < 2, !isBroken {
+            do throws(BridgeError) {
+                nils = try nextResult(&cancelledAt, during: "applying changes") == nil ? nils + 1 : 0
+            } catch { return }
+        }
+    }
+}

@@ -1,0 +1,246 @@
+import BridgeCore
+
+/// The link's records on the target, in the schema `_bridge`.
+///
+/// Positions are text in their stored form (`commit.ordinal` in decimal), which holds all 64 bits exactly. Nothing is
+/// compared in SQL: a link has one applier, which holds its lock.
+enum LinkRecords {
+    static let schema = "_bridge"
+
+    /// What makes the records' tables. Run inside one transaction under ``schemaLock``.
+    static let create = [
+        "CREATE SCHEMA IF NOT EXISTS _bridge",
+        """
+        CREATE TABLE IF NOT EXISTS _bridge.link (
+          name text PRIMARY KEY,
+          migration text NOT NULL,
+          direction text NOT NULL,
+          phase text NOT NULL CHECK (phase IN ('preparing', 'copying', 'syncing')),
+          origin_position text,
+          origin_identity text,
+          checkpoint_position text,
+          checkpoint_frontier text,
+          checkpoint_time bigint,
+          created_at timestamptz NOT NULL DEFAULT now(),
+          updated_at timestamptz NOT NULL DEFAULT now()
+        ) WITH (fillfactor = 20)
+        """,
+        """
+        CREATE TABLE IF NOT EXISTS _bridge.link_table (
+          link text NOT NULL REFERENCES _bridge.link ON DELETE CASCADE,
+          ordinal integer NOT NULL,
+          source_schema text,
+          source_name text NOT NULL,
+          target_schema text,
+          target_name text NOT NULL,
+          state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'loading', 'done')),
+          position text NOT NULL DEFAULT '0',
+          rows bigint NOT NULL DEFAULT 0,
+          PRIMARY KEY (link, ordinal)
+        )
+        """,
+    ]
+
+    /// The key of the advisory locks: the first half says that they are bridge's, the second which link.
+    static func lockKey(_ link: LinkDescription) -> String {
+        "pg_catalog.hashtextextended(\(quoteLiteral("bridge applier " + link.name)), 0)"
+    }
+
+    static let schemaLock = "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtextextended('bridge records', 0))"
+
+    // MARK: Reading
+
+    static func exists(_ connection: PostgresConnection) throws(BridgeError) -> Bool {
+        try connection.rows("SELECT pg_catalog.to_regclass('_bridge.link_table') IS NOT NULL", during: "reading the link's records")
+            .first?.first == "t"
+    }
+
+    /// The link's records; nil if there are none.
+    /// - Throws: `configurationInvalid` if they are about another set of tables.
+    static func read(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) -> LinkState? {
+        guard try exists(connection) else { return nil }
+        let action = "reading the link's records"
+        let rows = try connection.rows(
+            """
+            SELECT phase, origin_position, origin_identity, checkpoint_position, checkpoint_frontier, checkpoint_time
+            FROM _bridge.link WHERE name = $1
+            """, [link.name], during: action)
+        guard let row = rows.first else { return nil }
+        guard let phase = LinkState.Phase(rawValue: row[0] ?? "") else { throw damaged(link) }
+        var state = LinkState(phase: phase)
+        if let position = row[1] {
+            state.origin = CaptureOrigin(
+                identity: CaptureOrigin.identity(fromText: row[2] ?? ""), position: try parse(position, link))
+        }
+        if phase == .syncing, let position = row[3], let frontier = row[4], let time = row[5].flatMap({ Int64($0) }) {
+            state.checkpoint = Checkpoint(
+                position: try parse(position, link), frontier: try parse(frontier, link),
+                commitTime: Timestamp(microseconds: time))
+        }
+        let tables = try connection.rows(
+            """
+            SELECT source_schema, source_name, target_schema, target_name, state, position, rows
+            FROM _bridge.link_table WHERE link = $1 ORDER BY ordinal
+            """, [link.name], during: action)
+        var stored: [TableName: TableName] = [:]
+        for table in tables {
+            let source = TableName(schema: table[0], name: table[1] ?? "")
+            stored[source] = TableName(schema: table[2], name: table[3] ?? "")
+            guard let word = LinkState.Table.State(rawValue: table[4] ?? "") else { throw damaged(link) }
+            state.tables[source] = LinkState.Table(
+                state: word, position: try parse(table[5] ?? "", link), rows: table[6].flatMap { Int64($0) } ?? 0)
+        }
+        try check(link, against: stored)
+        return state
+    }
+
+    private static func parse(_ text: String, _ link: LinkDescription) throws(BridgeError) -> Position {
+        guard let position = Position(storedForm: text) else { throw damaged(link) }
+        return position
+    }
+
+    /// The set of tables cannot change under a link that has begun: changes of a new table before now are not in the
+    /// journal.
+    private static func check(_ link: LinkDescription, against stored: [TableName: TableName]) throws(BridgeError) {
+        var wanted: [TableName: TableName] = [:]
+        for mapping in link.mappings { wanted[mapping.source] = mapping.target }
+        guard wanted != stored else { return }
+        let added = wanted.keys.filter { stored[$0] == nil }.sorted().map(\.description)
+        let removed = stored.keys.filter { wanted[$0] == nil }.sorted().map(\.description)
+        let moved = wanted.keys.filter { stored[$0] != nil && stored[$0] != wanted[$0] }.sorted().map(\.description)
+        var parts: [String] = []
+        if !added.isEmpty { parts.append("added: " + added.joined(separator: ", ")) }
+        if !removed.isEmpty { parts.append("removed: " + removed.joined(separator: ", ")) }
+        if !moved.isEmpty { parts.append("with another target: " + moved.joined(separator: ", ")) }
+        throw BridgeError(
+            .configurationInvalid,
+            "the tables of the migration differ from those that it began with (\(parts.joined(separator: "; ")))",
+            context: [.init(.migration, link.name)],
+            hint: "put the tables back into bridge.yaml as they were, or start another migration for the new ones")
+    }
+
+    // MARK: Writing
+
+    static func prepare(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
+        try connection.inTransaction { () throws(BridgeError) in
+            try connection.execute(schemaLock)
+            if try !exists(connection) { try connection.execute(create.joined(separator: "; "), during: "making the link's records") }
+            let made = try connection.rows(
+                """
+                INSERT INTO _bridge.link (name, migration, direction, phase) VALUES ($1, $2, $3, 'preparing')
+                ON CONFLICT (name) DO NOTHING RETURNING name
+                """, [link.name, link.migration, link.direction.rawValue], during: "making the link's records")
+            guard !made.isEmpty else { return }
+            for (ordinal, mapping) in link.mappings.enumerated() {
+                _ = try connection.query(
+                    """
+                    INSERT INTO _bridge.link_table (link, ordinal, source_schema, source_name, target_schema, target_name)
+                    VALUES ($1, $2, $3, $4, $5, $6)
+                    """,
+                    [
+                        link.name, "\(ordinal)", mapping.source.schema, mapping.source.name, mapping.target.schema,
+                        mapping.target.name,
+                    ], during: "making the link's records")
+            }
+        }
+    }
+
+    static func recordOrigin(
+        _ link: LinkDescription, _ origin: CaptureOrigin, _ connection: PostgresConnection
+    ) throws(BridgeError) {
+        try connection.inTransaction { () throws(BridgeError) in
+            let changed = try connection.query(
+                """
+                UPDATE _bridge.link SET phase = 'copying', origin_position = $2, origin_identity = $3, updated_at = now()
+                WHERE name = $1 AND phase = 'preparing'
+                """, [link.name, origin.position.storedForm, origin.identityText], during: "storing the link's origin"
+            ).affectedRows
+            if changed == 1 { return }
+            guard let state = try read(link, connection) else { throw missing(link) }
+            // The same origin again is what a repeated step brings; another one would leave a gap.
+            guard state.origin == origin else {
+                throw BridgeError(
+                    .checkpointForeign, "the target's records of this migration belong to another capture",
+                    context: [.init(.migration, link.name)])
+            }
+        }
+    }
+
+    static func finishCopy(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
+        try connection.inTransaction { () throws(BridgeError) in
+            let open = try connection.rows(
+                "SELECT count(*) FROM _bridge.link_table WHERE link = $1 AND state <> 'done'", [link.name]
+            ).first?.first
+            guard open == "0" else {
+                throw BridgeError(
+                    .internalFault, "the copy cannot be finished while tables are missing",
+                    context: [.init(.migration, link.name)])
+            }
+            let changed = try connection.query(
+                """
+                UPDATE _bridge.link SET phase = 'syncing', updated_at = now(), checkpoint_position = origin_position,
+                  checkpoint_frontier = origin_position, checkpoint_time = $2::bigint
+                WHERE name = $1 AND phase = 'copying'
+                """, [link.name, "\(Timestamp.now.microseconds)"], during: "finishing the copy"
+            ).affectedRows
+            if changed == 1 { return }
+            guard try read(link, connection)?.phase == .syncing else { throw missing(link) }
+        }
+    }
+
+    /// Removes the link's records and its replication origin, and the tables with the last link.
+    static func remove(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
+        let action = "removing the link's records"
+        try connection.inTransaction { () throws(BridgeError) in
+            try connection.execute(schemaLock)
+            guard try exists(connection) else { return }
+            _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
+            guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
+            try connection.execute("DROP TABLE _bridge.link_table, _bridge.link", during: action)
+            // Other tools of ours may keep things in the schema.
+            let others = try connection.rows(
+                "SELECT 1 FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = '_bridge'::regnamespace LIMIT 1",
+                during: action)
+            if others.isEmpty { try connection.execute("DROP SCHEMA _bridge", during: action) }
+        }
+        _ = try connection.query(
+            "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1", [link.identifier],
+            during: "removing the link's replication origin")
+    }
+
+    // MARK: Checkpoint
+
+    static let checkpointStatement = """
+        UPDATE _bridge.link SET checkpoint_position = $2, checkpoint_frontier = $3, checkpoint_time = $4::bigint, \
+        updated_at = now() WHERE name = $1 AND phase = 'syncing'
+        """
+
+    static func checkpointParameters(_ link: LinkDescription, _ checkpoint: Checkpoint) -> [String?] {
+        [
+            link.name, checkpoint.position.storedForm, checkpoint.frontier.storedForm,
+            "\(checkpoint.commitTime.microseconds)",
+        ]
+    }
+
+    /// The same statement with its values in it, for a query of several statements.
+    static func checkpointUpdate(_ link: LinkDescription, _ checkpoint: Checkpoint) -> String {
+        """
+        UPDATE _bridge.link SET checkpoint_position = \(quoteLiteral(checkpoint.position.storedForm)), \
+        checkpoint_frontier = \(quoteLiteral(checkpoint.frontier.storedForm)), \
+        checkpoint_time = \(checkpoint.commitTime.microseconds), updated_at = now() \
+        WHERE name = \(quoteLiteral(link.name)) AND phase = 'syncing'
+        """
+    }
+
+    static func missing(_ link: LinkDescription) -> BridgeError {
+        BridgeError(
+            .checkpointForeign, "the target's records of this migration are gone", context: [.init(.migration, link.name)],
+            hint: "restore the schema _bridge on the target, or start the migration again with empty target tables")
+    }
+
+    private static func damaged(_ link: LinkDescription) -> BridgeError {
+        BridgeError(
+            .checkpointForeign, "the target's records of this migration cannot be read",
+            context: [.init(.migration, link.name)])
+    }
+}

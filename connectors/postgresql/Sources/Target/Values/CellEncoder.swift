@@ -1,0 +1,257 @@
+import BridgeCore
+
+/// Why a cell cannot be written to its column. Never holds the value.
+enum CellRefusal: Error {
+    /// The source did not send the value.
+    case missing
+    /// The value's class is not the column's: text in an integer column.
+    case wrongClass
+    case outOfRange
+    case wouldBeRounded
+    case tooLong
+    case invalidUTF8
+    case zeroByte
+    /// Text that the server would not read as the value it says: `now`, `1/2/2024`.
+    case notCanonical
+
+    /// One sentence, lower case, about a value that is not shown.
+    var message: String {
+        switch self {
+        case .missing: "a value that is needed was not sent by the source"
+        case .wrongClass: "a value's storage class does not fit the target column's type"
+        case .outOfRange: "a number is out of the target column's range"
+        case .wouldBeRounded: "a number has more digits than the target column keeps"
+        case .tooLong: "a text is longer than the target column allows"
+        case .invalidUTF8: "a text is not valid UTF-8"
+        case .zeroByte: "a text holds a zero byte, which PostgreSQL cannot store"
+        case .notCanonical: "a text is not a date or time in the form that is agreed"
+        }
+    }
+}
+
+/// How the bytes of a cell are written.
+enum CellStyle {
+    /// For COPY in text format: escaped.
+    case copy
+    /// As a text parameter: as it stands, without the zero byte that ends it.
+    case parameter
+}
+
+/// Writes cells as PostgreSQL reads them.
+enum CellEncoder {
+    /// Appends a cell's value, which is not NULL.
+    @inline(__always)
+    static func append(
+        _ cell: Cell, as type: TargetType, style: CellStyle, to buffer: RecordBuffer
+    ) throws(CellRefusal) {
+        if _fastPath(cell.tag == .text) {
+            appendText(cell.bytes, style, buffer)
+        } else {
+            try appendCanonical(cell, as: type, style, buffer)
+        }
+    }
+
+    @inline(__always)
+    private static func appendText(_ bytes: UnsafeRawBufferPointer, _ style: CellStyle, _ buffer: RecordBuffer) {
+        switch style {
+        case .copy: buffer.appendCopyEscaped(bytes)
+        case .parameter: buffer.append(bytes)
+        }
+    }
+
+    private static func appendCanonical(
+        _ cell: Cell, as type: TargetType, _ style: CellStyle, _ buffer: RecordBuffer
+    ) throws(CellRefusal) {
+        switch cell.tag {
+        case .integer:
+            guard let value = cell.integer else { throw .wrongClass }
+            try append(integer: value, as: type, buffer)
+        case .real:
+            guard let value = cell.real else { throw .wrongClass }
+            try append(real: value, as: type, buffer)
+        case .string:
+            try check(string: cell.bytes, as: type)
+            appendText(cell.bytes, style, buffer)
+        case .blob:
+            guard type == .bytes else { throw .wrongClass }
+            buffer.appendHex(cell.bytes, forCopy: style == .copy)
+        case .text, .null, .unchanged, .absent:
+            throw .missing
+        }
+    }
+
+    private static func append(
+        integer value: Int64, as type: TargetType, _ buffer: RecordBuffer
+    ) throws(CellRefusal) {
+        switch type {
+        case .boolean:
+            guard value == 0 || value == 1 else { throw .outOfRange }
+            buffer.append(UInt8(ascii: value == 1 ? "t" : "f"))
+            return
+        case .integer(let min, let max): guard value >= min && value <= max else { throw .outOfRange }
+        case .float64: guard value.magnitude <= 1 << 53 else { throw .wouldBeRounded }
+        case .float32: guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
+        case .numeric: break
+        default: throw .wrongClass
+        }
+        buffer.appendDecimal(value)
+    }
+
+    private static func append(
+        real value: Double, as type: TargetType, _ buffer: RecordBuffer
+    ) throws(CellRefusal) {
+        switch type {
+        case .float64: break
+        case .float32: guard value.isNaN || Double(Float(value)) == value else { throw .wouldBeRounded }
+        case .numeric(scale: nil): break
+        case .numeric(let scale?):
+            let digits = value.isFinite ? "\(value)" : ""
+            guard !digits.contains("e"), fits(digits.utf8, scale: scale) else { throw .wouldBeRounded }
+        default: throw .wrongClass
+        }
+        if value.isNaN {
+            buffer.append(utf8: "NaN")
+        } else if value.isInfinite {
+            buffer.append(utf8: value < 0 ? "-Infinity" : "Infinity")
+        } else {
+            // Swift writes the shortest digits that read back to the same double.
+            buffer.append(utf8: value.description)
+        }
+    }
+
+    private static func check(string bytes: UnsafeRawBufferPointer, as type: TargetType) throws(CellRefusal) {
+        switch type {
+        case .text(let limit):
+            let characters = try countCharacters(bytes)
+            if let limit, characters > limit { throw .tooLong }
+        case .other:
+            _ = try countCharacters(bytes)
+        case .numeric(let scale):
+            guard isNumericText(bytes) else { throw .wrongClass }
+            if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
+        case .dateTime(let precision):
+            guard startsWithDate(bytes) || isInfinity(bytes) else { throw .notCanonical }
+            try checkSecondsFraction(bytes, precision: precision)
+        case .date:
+            guard startsWithDate(bytes) || isInfinity(bytes) else { throw .notCanonical }
+            // A time of day behind the date would be dropped by the server.
+            if bytes.contains(UInt8(ascii: ":")) { throw .wouldBeRounded }
+        case .timeOfDay(let precision):
+            guard bytes.count >= 5, isDigit(bytes[0]), isDigit(bytes[1]), bytes[2] == UInt8(ascii: ":"),
+                bytes.allSatisfy({ isDigit($0) || $0 == UInt8(ascii: ":") || $0 == UInt8(ascii: ".") })
+            else { throw .notCanonical }
+            try checkSecondsFraction(bytes, precision: precision)
+        case .boolean, .integer, .float32, .float64, .bytes:
+            throw .wrongClass
+        }
+    }
+
+    // MARK: Text
+
+    /// Counts code points, and refuses what PostgreSQL cannot store as text.
+    static func countCharacters(_ bytes: UnsafeRawBufferPointer) throws(CellRefusal) -> Int {
+        var index = 0
+        var characters = 0
+        let count = bytes.count
+        while index < count {
+            // Eight ASCII characters at a time, none of them zero.
+            if count - index >= 8 {
+                let word = bytes.loadUnaligned(fromByteOffset: index, as: UInt64.self)
+                let noneZero = (word &- 0x0101_0101_0101_0101) & ~word & 0x8080_8080_8080_8080 == 0
+                if word & 0x8080_8080_8080_8080 == 0 && noneZero {
+                    index += 8
+                    characters += 8
+                    continue
+                }
+            }
+            let byte = bytes[index]
+            if byte == 0 { throw .zeroByte }
+            guard let length = sequenceLength(bytes, index) else { throw .invalidUTF8 }
+            index += length
+            characters += 1
+        }
+        return characters
+    }
+
+    /// The length of the well-formed UTF-8 sequence at `index` (Unicode, table 3-7); nil if there is none.
+    private static func sequenceLength(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Int? {
+        let first = bytes[index]
+        if first < 0x80 { return 1 }
+        let length: Int
+        var second: ClosedRange<UInt8> = 0x80...0xBF
+        switch first {
+        case 0xC2...0xDF: length = 2
+        case 0xE0: (length, second) = (3, 0xA0...0xBF)
+        case 0xE1...0xEC, 0xEE...0xEF: length = 3
+        case 0xED: (length, second) = (3, 0x80...0x9F)
+        case 0xF0: (length, second) = (4, 0x90...0xBF)
+        case 0xF1...0xF3: length = 4
+        case 0xF4: (length, second) = (4, 0x80...0x8F)
+        default: return nil
+        }
+        guard bytes.count - index >= length, second.contains(bytes[index + 1]) else { return nil }
+        for offset in 2..<max(2, length) where bytes[index + offset] & 0xC0 != 0x80 { return nil }
+        return length
+    }
+
+    // MARK: Numbers and times
+
+    @inline(__always)
+    private static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
+
+    /// Optional sign, digits, optional point and digits; or NaN and the infinities.
+    private static func isNumericText(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        if ["NaN", "Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) { return true }
+        var index = 0
+        if index < bytes.count, bytes[index] == UInt8(ascii: "-") || bytes[index] == UInt8(ascii: "+") { index += 1 }
+        var digits = 0
+        var points = 0
+        while index < bytes.count {
+            if isDigit(bytes[index]) {
+                digits += 1
+            } else if bytes[index] == UInt8(ascii: ".") {
+                points += 1
+            } else {
+                return false
+            }
+            index += 1
+        }
+        return digits > 0 && points <= 1
+    }
+
+    /// Whether no digit but zero stands beyond `scale` places behind the point.
+    private static func fits(_ text: some Sequence<UInt8>, scale: Int) -> Bool {
+        var places = -1
+        for byte in text {
+            if byte == UInt8(ascii: ".") {
+                places = 0
+            } else if places >= 0 {
+                places += 1
+                if places > scale && byte != UInt8(ascii: "0") { return false }
+            }
+        }
+        return true
+    }
+
+    /// `YYYY-`, with as many digits as the year has but at least four: no other order of the parts begins so.
+    private static func startsWithDate(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        guard let dash = bytes.firstIndex(of: UInt8(ascii: "-")), dash >= 4 else { return false }
+        return bytes[..<dash].allSatisfy { isDigit($0) }
+    }
+
+    private static func isInfinity(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        "infinity".utf8.elementsEqual(bytes) || "-infinity".utf8.elementsEqual(bytes)
+    }
+
+    private static func checkSecondsFraction(
+        _ bytes: UnsafeRawBufferPointer, precision: Int
+    ) throws(CellRefusal) {
+        guard let point = bytes.firstIndex(of: UInt8(ascii: ".")) else { return }
+        var places = 0
+        for byte in bytes[(point + 1)...] {
+            guard isDigit(byte) else { return }
+            places += 1
+            if places > precision && byte != UInt8(ascii: "0") { throw .wouldBeRounded }
+        }
+    }
+}

@@ -1,0 +1,49 @@
+import BridgeCore
+
+/// What a target column takes, as far as a canonical value must be checked before it is handed over. The server checks
+/// the rest; what it would change silently (rounding, cutting trailing spaces, reading `now` as a time) is found here.
+enum TargetType: Hashable, Sendable {
+    case boolean
+    case integer(min: Int64, max: Int64)
+    case float32
+    case float64
+    case numeric(scale: Int?)
+    /// Characters at most; nil for no limit.
+    case text(Int?)
+    case bytes
+    /// Times of all kinds; digits behind the point of a second.
+    case dateTime(precision: Int)
+    case timeOfDay(precision: Int)
+    case date
+    /// json, jsonb, uuid, interval, arrays, enums and all others: text in PostgreSQL's own form.
+    case other
+
+    /// - Parameters:
+    ///   - typeName: the base type's name as `format_type` gives it, without domain.
+    init(typeName: String) {
+        let limit = Self.arguments(typeName)
+        switch LogicalType(name: typeName) {
+        case .boolean: self = .boolean
+        case .int16: self = .integer(min: Int64(Int16.min), max: Int64(Int16.max))
+        case .int32: self = .integer(min: Int64(Int32.min), max: Int64(Int32.max))
+        case .int64: self = .integer(min: .min, max: .max)
+        case .float32: self = .float32
+        case .float64: self = .float64
+        case .numeric(nil, _): self = .numeric(scale: nil)
+        case .numeric(_, let scale): self = .numeric(scale: scale ?? 0)
+        case .text: self = .text(nil)
+        case .varchar(let length): self = .text(length)
+        case .character(let length): self = .text(length)
+        case .bytes: self = .bytes
+        case .timestampWithTimeZone, .timestamp: self = .dateTime(precision: limit ?? 6)
+        case .time: self = .timeOfDay(precision: limit ?? 6)
+        case .date: self = .date
+        default: self = .other
+        }
+    }
+
+    private static func arguments(_ name: String) -> Int? {
+        guard let open = name.firstIndex(of: "("), let close = name[open...].firstIndex(of: ")") else { return nil }
+        return Int(name[name.index(after: open)..<close])
+    }
+}
