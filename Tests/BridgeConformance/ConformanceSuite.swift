@@ -1,4 +1,4 @@
-package import BridgeCore
+import BridgeCore
 import BridgeReplication
 import BridgeTestSupport
 import Logging
@@ -47,15 +47,15 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
-    private static let first = """
+    private static let first = #"""
         BEGIN;
-        INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', -9223372036854775808, ''), (3, 'c', NULL, 'tab\there'),
-          (4, 'd', 9223372036854775807, 'back\\slash'), (5, 'e', 0, 'ünï ''quoted'' "x"');
+        INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', -9223372036854775808, ''), (3, 'c', NULL, 'tab\#there'),
+          (4, 'd', 9223372036854775807, 'back\slash'), (5, 'e', 0, 'ünï ''quoted'' "x"');
         INSERT INTO items(a, b, price) VALUES (1, 'x', 0.1), (1, 'y', -1.5e300), (2, '', 5e-324), (3, ' ', NULL);
         INSERT INTO "Order ""x""" VALUES ('k', 1, NULL), ('K', 2, 'v'), ('', 3, 'w');
         COMMIT;
-        """
-    private static let changes = """
+        """#
+    private static let changes = #"""
         BEGIN; UPDATE accounts SET balance = 11 WHERE id = 1; DELETE FROM accounts WHERE id = 3; COMMIT;
         BEGIN; UPDATE accounts SET id = 30 WHERE id = 4; INSERT INTO accounts VALUES (4, 'again', 1, NULL); COMMIT;
         BEGIN; DELETE FROM accounts WHERE email = 'b'; INSERT INTO accounts VALUES (2, 'b', 7, 'back'); COMMIT;
@@ -63,7 +63,7 @@ package struct ConformanceSuite: Sendable {
         BEGIN; UPDATE "Order ""x""" SET data = NULL, "Ünï code" = NULL WHERE "select" = ''; COMMIT;
         BEGIN; UPDATE accounts SET email = 'swap' WHERE id = 1; UPDATE accounts SET email = 'a' WHERE id = 2;
           UPDATE accounts SET email = 'b' WHERE id = 1; COMMIT;
-        """
+        """#
 
     /// Rows that are there before, and changes of every kind after.
     package func copyThenStream() async throws {
