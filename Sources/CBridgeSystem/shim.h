@@ -1,6 +1,10 @@
 #pragma once
-// What Swift cannot call in the C library: variadic functions, and GNU extensions that Swift's overlay leaves out.
+// What Swift cannot call in the C library: variadic functions, names that are both a function and a structure, and GNU
+// extensions that Swift's overlay leaves out.
 #include <pthread.h>
+#include <sys/file.h>
+
+#include "crc32c.h"
 
 extern int pthread_setname_np(pthread_t thread, const char *name);
 
@@ -8,3 +12,6 @@ extern int pthread_setname_np(pthread_t thread, const char *name);
 static inline void bridge_name_thread(pthread_t thread, const char *name) {
     (void)pthread_setname_np(thread, name);
 }
+
+/// Locks a whole open file for this open file description alone, without waiting. 0, or -1 with errno.
+static inline int bridge_lock_file(int descriptor) { return flock(descriptor, LOCK_EX | LOCK_NB); }
