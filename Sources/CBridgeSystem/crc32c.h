@@ -7,7 +7,6 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
-#include <nmmintrin.h>
 
 static inline int bridge_crc32c_has_instruction(void) {
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -20,10 +19,10 @@ static inline uint32_t bridge_crc32c_instruction(uint32_t crc, const unsigned ch
     for (; count >= 8; bytes += 8, count -= 8) {
         uint64_t word;
         memcpy(&word, bytes, 8);
-        state = _mm_crc32_u64(state, word);
+        state = __builtin_ia32_crc32di(state, word);
     }
     uint32_t rest = (uint32_t)state;
-    for (; count > 0; bytes++, count--) rest = _mm_crc32_u8(rest, *bytes);
+    for (; count > 0; bytes++, count--) rest = __builtin_ia32_crc32qi(rest, *bytes);
     return rest;
 }
 #elif defined(__aarch64__) && defined(__ARM_FEATURE_CRC32)

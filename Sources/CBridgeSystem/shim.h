@@ -1,6 +1,7 @@
 #pragma once
 // What Swift cannot call in the C library: variadic functions, names that are both a function and a structure, and GNU
 // extensions that Swift's overlay leaves out.
+#include <fcntl.h>
 #include <pthread.h>
 #include <sys/file.h>
 
@@ -15,3 +16,6 @@ static inline void bridge_name_thread(pthread_t thread, const char *name) {
 
 /// Locks a whole open file for this open file description alone, without waiting. 0, or -1 with errno.
 static inline int bridge_lock_file(int descriptor) { return flock(descriptor, LOCK_EX | LOCK_NB); }
+
+/// `open`, which is variadic. The descriptor, or -1 with errno.
+static inline int bridge_open_file(const char *path, int flags, unsigned mode) { return open(path, flags, mode); }
