@@ -4,6 +4,7 @@ import BridgePostgreSQL
 import BridgeSQLite
 import BridgeTestSupport
 import GRDB
+import Testing
 
 /// Every engine that there is a connector for. A new one is added here and gets the whole suite.
 let engines: [any ConformanceEngine] = [PostgreSQLEngine(), SQLiteEngine()]
