@@ -1,44 +1,47 @@
 /// A cursor over bytes that came from outside: a stream, a file, a peer. Reading past the end throws; nothing traps.
 package struct ByteReader {
     package let bytes: UnsafeRawBufferPointer
-    package private(set) var offset: Int
+    @usableFromInline var storedOffset: Int
+    @inlinable package var offset: Int { storedOffset }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(_ bytes: UnsafeRawBufferPointer, offset: Int = 0) {
         self.bytes = bytes
-        self.offset = offset
+        storedOffset = offset
     }
 
-    @inline(__always) package var remaining: Int { bytes.count - offset }
-    @inline(__always) package var isAtEnd: Bool { offset >= bytes.count }
+    @inlinable @inline(__always) package var remaining: Int { bytes.count - offset }
+    @inlinable @inline(__always) package var isAtEnd: Bool { offset >= bytes.count }
 
     /// Thrown when fewer bytes are there than a field needs. The owner of the format turns it into a named error.
     package struct Truncated: Error {
         package let offset: Int
+
+        @inlinable package init(offset: Int) { self.offset = offset }
     }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package mutating func readByte() throws(Truncated) -> UInt8 {
         guard offset < bytes.count else { throw Truncated(offset: offset) }
-        defer { offset += 1 }
+        defer { storedOffset += 1 }
         return bytes[offset]
     }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package mutating func readInteger<Value: FixedWidthInteger>(_ type: Value.Type = Value.self) throws(Truncated)
         -> Value
     {
         let size = MemoryLayout<Value>.size
         guard bytes.count - offset >= size else { throw Truncated(offset: offset) }
-        defer { offset += size }
+        defer { storedOffset += size }
         return Value(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Value.self))
     }
 
     /// `count` bytes as they stand.
-    @inline(__always)
+    @inlinable @inline(__always)
     package mutating func readBytes(_ count: Int) throws(Truncated) -> UnsafeRawBufferPointer {
         guard count >= 0, bytes.count - offset >= count else { throw Truncated(offset: offset) }
-        defer { offset += count }
+        defer { storedOffset += count }
         return UnsafeRawBufferPointer(rebasing: bytes[offset..<offset + count])
     }
 
@@ -53,7 +56,7 @@ package struct ByteReader {
         guard let end = bytes[min(offset, bytes.count)...].firstIndex(of: 0) else {
             throw Truncated(offset: bytes.count)
         }
-        defer { offset = end + 1 }
+        defer { storedOffset = end + 1 }
         return String(decoding: UnsafeRawBufferPointer(rebasing: bytes[offset..<end]), as: UTF8.self)
     }
 }

@@ -6,21 +6,28 @@ package struct RecordView {
     /// Where the record's length field stands in the bytes read.
     package let offset: Int
     /// Length field, kind byte and payload.
-    package var size: Int { 5 + payload.count }
+    @inlinable package var size: Int { 5 + payload.count }
+
+    @inlinable
+    package init(kind: RecordKind, payload: UnsafeRawBufferPointer, offset: Int) {
+        self.kind = kind
+        self.payload = payload
+        self.offset = offset
+    }
 }
 
 /// Reads records one after the other out of a run of bytes.
 package struct RecordCursor {
-    private var reader: ByteReader
+    @usableFromInline var reader: ByteReader
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(_ bytes: UnsafeRawBufferPointer, offset: Int = 0) { reader = ByteReader(bytes, offset: offset) }
 
-    @inline(__always) package var offset: Int { reader.offset }
+    @inlinable @inline(__always) package var offset: Int { reader.offset }
 
     /// The next record; nil at the end.
     /// - Throws: `recordMalformed` if a record is cut off or of an unknown kind.
-    @inline(__always)
+    @inlinable @inline(__always)
     package mutating func next() throws(BridgeError) -> RecordView? {
         guard !reader.isAtEnd else { return nil }
         let start = reader.offset
@@ -49,21 +56,21 @@ package struct Cell {
     /// Empty where the tag has none.
     package let bytes: UnsafeRawBufferPointer
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(tag: CellTag, bytes: UnsafeRawBufferPointer = UnsafeRawBufferPointer(start: nil, count: 0)) {
         self.tag = tag
         self.bytes = bytes
     }
 
     /// The value of an integer cell; nil for any other.
-    @inline(__always)
+    @inlinable @inline(__always)
     package var integer: Int64? {
         guard tag == .integer, bytes.count == 8 else { return nil }
         return Int64(bigEndian: bytes.loadUnaligned(as: Int64.self))
     }
 
     /// The value of a real cell; nil for any other.
-    @inline(__always)
+    @inlinable @inline(__always)
     package var real: Double? {
         guard tag == .real, bytes.count == 8 else { return nil }
         return Double(bitPattern: UInt64(bigEndian: bytes.loadUnaligned(as: UInt64.self)))
@@ -77,7 +84,7 @@ package struct RowImage {
     package let bytes: UnsafeRawBufferPointer
 
     /// Takes one row image off a reader, checking every tag and length.
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(_ reader: inout ByteReader) throws(BridgeError) {
         let start = reader.offset
         do throws(ByteReader.Truncated) {
@@ -99,25 +106,26 @@ package struct RowImage {
     }
 
     /// The cells in column order.
-    @inline(__always) package var cells: CellCursor { CellCursor(self) }
+    @inlinable @inline(__always) package var cells: CellCursor { CellCursor(self) }
 }
 
 /// Reads the cells of a row image one after the other. The image was checked when it was made.
 package struct CellCursor {
-    private var reader: ByteReader
-    package private(set) var remaining: Int
+    @usableFromInline var reader: ByteReader
+    @usableFromInline var storedRemaining: Int
+    @inlinable package var remaining: Int { storedRemaining }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(_ image: RowImage) {
         reader = ByteReader(image.bytes, offset: 2)
-        remaining = image.columnCount
+        storedRemaining = image.columnCount
     }
 
     /// The next cell; nil behind the last.
-    @inline(__always)
+    @inlinable @inline(__always)
     package mutating func next() throws(BridgeError) -> Cell? {
         guard remaining > 0 else { return nil }
-        remaining -= 1
+        storedRemaining -= 1
         do throws(ByteReader.Truncated) {
             guard let tag = CellTag(rawValue: try reader.readByte()) else {
                 throw ByteReader.Truncated(offset: reader.offset)
@@ -143,7 +151,7 @@ package struct RowChange {
 
     /// Reads a record of kind insert, update, delete, upsert or remove.
     /// - Throws: `recordMalformed` for another kind or a payload that does not fit.
-    @inline(__always)
+    @inlinable @inline(__always)
     package init(_ record: RecordView) throws(BridgeError) {
         var reader = ByteReader(record.payload)
         kind = record.kind

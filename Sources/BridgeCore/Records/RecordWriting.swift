@@ -2,7 +2,7 @@
 /// by cell or as a copy of a tuple that has the layout already, and closed with ``endRecord(_:)``.
 extension RecordBuffer {
     /// Opens a record; returns what ``endRecord(_:)`` needs.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func beginRecord(_ kind: RecordKind) -> Int {
         let start = count
         append(bigEndian: UInt32(0))
@@ -11,7 +11,7 @@ extension RecordBuffer {
     }
 
     /// Closes the record opened at `start` by writing its length.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func endRecord(_ start: Int) { patch(bigEndian: UInt32(truncatingIfNeeded: count - start - 4), at: start) }
 
     package func appendBegin(_ transaction: TransactionStart) {
@@ -59,7 +59,7 @@ extension RecordBuffer {
     }
 
     /// Opens an insert, upsert or remove; one row image follows.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func beginRow(_ kind: RecordKind, relation: UInt32) -> Int {
         let start = beginRecord(kind)
         append(bigEndian: relation)
@@ -67,7 +67,7 @@ extension RecordBuffer {
     }
 
     /// Opens an update or delete; the old row image follows unless `old` is none, then an update's new one.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func beginRow(_ kind: RecordKind, relation: UInt32, old: OldRowKind) -> Int {
         let start = beginRecord(kind)
         append(bigEndian: relation)
@@ -76,15 +76,15 @@ extension RecordBuffer {
     }
 
     /// Opens a row image of `columns` cells.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func beginRowImage(columns: Int) { append(bigEndian: UInt16(truncatingIfNeeded: columns)) }
 
     /// A cell without bytes: null, unchanged or absent.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func appendCell(_ tag: CellTag) { append(tag.rawValue) }
 
     /// A cell with bytes: native text, string or blob.
-    @inline(__always)
+    @inlinable @inline(__always)
     package func appendCell(_ tag: CellTag, _ bytes: UnsafeRawBufferPointer) {
         reserve(5 + bytes.count)
         append(tag.rawValue)
@@ -92,14 +92,14 @@ extension RecordBuffer {
         append(bytes)
     }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package func appendCell(integer: Int64) {
         append(CellTag.integer.rawValue)
         append(bigEndian: UInt32(8))
         append(bigEndian: integer)
     }
 
-    @inline(__always)
+    @inlinable @inline(__always)
     package func appendCell(real: Double) {
         append(CellTag.real.rawValue)
         append(bigEndian: UInt32(8))

@@ -22,7 +22,7 @@ package enum CellTag: UInt8, Sendable {
     case blob = 0x78  // x
 
     /// Whether a length and bytes follow the tag.
-    package var hasBytes: Bool {
+    @inlinable package var hasBytes: Bool {
         switch self {
         case .null, .unchanged, .absent: false
         case .text, .integer, .real, .string, .blob: true
