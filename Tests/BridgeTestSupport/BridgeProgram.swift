@@ -15,7 +15,7 @@ package enum BridgeProgram {
             let folder = own.split(separator: "/", omittingEmptySubsequences: false).dropLast().joined(separator: "/")
             let path = "\(folder)/bridge"
             guard access(path, X_OK) == 0 else {
-                throw ChildProcess.Failure(description: "\(path) is not built; swift build makes it")
+                throw ChildProcess.Failure("\(path) is not built; swift build makes it")
             }
             return path
         }

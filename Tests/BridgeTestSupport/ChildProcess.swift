@@ -21,6 +21,7 @@ package final class ChildProcess: Sendable {
     /// A program could not be started, or ended with a status other than 0 where 0 was asked for.
     package struct Failure: Error, CustomStringConvertible {
         package let description: String
+        package init(_ description: String) { self.description = description }
     }
 
     package let processIdentifier: pid_t
@@ -37,7 +38,7 @@ package final class ChildProcess: Sendable {
         _ arguments: [String], environment: [String: String?] = [:], input: String = "",
         inputDescriptor: Int32? = nil, newSession: Bool = false
     ) throws {
-        guard let program = arguments.first else { throw Failure(description: "no program named") }
+        guard let program = arguments.first else { throw Failure( "no program named") }
         folder = try TemporaryDirectory(prefix: "child")
         try folder.write("input", input)
 
@@ -64,7 +65,7 @@ package final class ChildProcess: Sendable {
         var identifier: pid_t = 0
         let result = posix_spawnp(&identifier, program, &actions, &attributes, argv, envp)
         guard result == 0 else {
-            throw Failure(description: "\(program) cannot be started: \(String(cString: strerror(result)))")
+            throw Failure( "\(program) cannot be started: \(String(cString: strerror(result)))")
         }
         processIdentifier = identifier
     }
@@ -125,7 +126,7 @@ extension ChildProcess.Outcome {
     fileprivate func checked(_ arguments: [String]) throws -> String {
         guard status == 0 else {
             throw ChildProcess.Failure(
-                description: "\(arguments.joined(separator: " ")): status \(status): \(errors)\(output)")
+                 "\(arguments.joined(separator: " ")): status \(status): \(errors)\(output)")
         }
         return output
     }

@@ -50,10 +50,10 @@ package final class PostgresCluster: Sendable {
         // A named pipe, since it can be opened close-on-exec in one step: a child that inherited the lifeline would keep
         // the cluster alive.
         let pipe = folder.path("lifeline")
-        guard mkfifo(pipe, 0o600) == 0 else { throw ChildProcess.Failure(description: "no pipe") }
+        guard mkfifo(pipe, 0o600) == 0 else { throw ChildProcess.Failure("no pipe") }
         let reading = open(pipe, O_RDONLY | O_NONBLOCK | O_CLOEXEC)
         lifeline = open(pipe, O_WRONLY | O_CLOEXEC)
-        guard reading >= 0, lifeline >= 0 else { throw ChildProcess.Failure(description: "no pipe") }
+        guard reading >= 0, lifeline >= 0 else { throw ChildProcess.Failure("no pipe") }
         _ = fcntl(reading, F_SETFL, 0)
         let stop = Self.command(
             as: account, ["\(programs)/pg_ctl", "stop", "-s", "-m", "immediate", "-D", folder.path("data")])
@@ -188,6 +188,6 @@ package final class PostgresCluster: Sendable {
         for folder in path.split(separator: ":") where access("\(folder)/initdb", X_OK) == 0 {
             return String(folder)
         }
-        throw ChildProcess.Failure(description: "no PostgreSQL server programs found; install the package postgresql")
+        throw ChildProcess.Failure("no PostgreSQL server programs found; install the package postgresql")
     }
 }

@@ -14,7 +14,7 @@ package final class TemporaryDirectory: Sendable {
     package init(prefix: String = "test", isKept: Bool = false) throws {
         var template = Array("/tmp/bridge-\(prefix)-XXXXXX".utf8CString)
         guard mkdtemp(&template) != nil else {
-            throw ChildProcess.Failure(description: "no temporary folder: \(String(cString: strerror(errno)))")
+            throw ChildProcess.Failure("no temporary folder: \(String(cString: strerror(errno)))")
         }
         path = String(decoding: template.dropLast().map { UInt8(bitPattern: $0) }, as: UTF8.self)
         self.isKept = isKept
@@ -28,12 +28,12 @@ package final class TemporaryDirectory: Sendable {
     /// Replaces a file's content.
     package func write(_ name: String, _ text: String) throws {
         guard let file = fopen(path(name), "we") else {
-            throw ChildProcess.Failure(description: "\(path(name)): \(String(cString: strerror(errno)))")
+            throw ChildProcess.Failure("\(path(name)): \(String(cString: strerror(errno)))")
         }
         defer { fclose(file) }
         let bytes = Array(text.utf8)
         guard fwrite(bytes, 1, bytes.count, file) == bytes.count else {
-            throw ChildProcess.Failure(description: "\(path(name)): \(String(cString: strerror(errno)))")
+            throw ChildProcess.Failure("\(path(name)): \(String(cString: strerror(errno)))")
         }
     }
 
@@ -43,7 +43,7 @@ package final class TemporaryDirectory: Sendable {
     /// A whole file as text.
     package static func readFile(_ path: String) throws -> String {
         guard let file = fopen(path, "re") else {
-            throw ChildProcess.Failure(description: "\(path): \(String(cString: strerror(errno)))")
+            throw ChildProcess.Failure("\(path): \(String(cString: strerror(errno)))")
         }
         defer { fclose(file) }
         var bytes: [UInt8] = []

@@ -14,6 +14,40 @@ extension PostgresConnection {
         return try finishStatement(during: action)
     }
 
+    /// Runs a command that may have to wait for others on the server. When the deadline has passed it calls `onTimeout`,
+    /// while the server is still waiting, and then cancels the command, which fails.
+    package func simpleQuery(
+        _ sql: String, deadline: ContinuousClock.Instant, during action: String? = nil,
+        onTimeout: () throws(BridgeError) -> Void
+    ) throws(BridgeError) -> PGResult {
+        try checkInterrupt()
+        guard PQsendQuery(raw, sql) == 1 else { throw connectionError(during: action) }
+        try flush()
+        while PQisBusy(raw) != 0 {
+            switch wait(.read, until: deadline) {
+            case .ready: try consumeInput()
+            // finishStatement cancels for an interrupt, and waits for the answer.
+            case .interrupted: return try finishStatement(during: action)
+            case .timedOut:
+                var failure: BridgeError?
+                do throws(BridgeError) { try onTimeout() } catch { failure = error }
+                cancel()
+                let result = try finishStatement(during: action)
+                if let failure { throw failure }
+                return result
+            }
+        }
+        return try finishStatement(during: action)
+    }
+
+    /// Waits without doing anything.
+    /// - Throws: `interrupted`.
+    package func pause(_ duration: Duration) throws(BridgeError) {
+        let end = ContinuousClock.now + duration
+        // Nothing is asked of the server, but a closed connection ends the wait, which the next call then reports.
+        if case .interrupted = wait([], until: end) { throw BridgeError(.interrupted, "interrupted") }
+    }
+
     /// Runs one statement with text parameters.
     /// - Parameter binary: whether the columns of the result come in binary format.
     package func query(

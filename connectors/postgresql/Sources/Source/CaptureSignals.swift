@@ -1,0 +1,36 @@
+import BridgeCore
+import Synchronization
+
+/// What other threads tell a capture that may be waiting for its server.
+final class CaptureSignals: Sendable {
+    private let acknowledged: Atomic<UInt64>
+    private let isInterrupted = Atomic<Bool>(false)
+    let interrupter: Interrupter
+
+    /// - Parameter durable: what the journal holds already.
+    init(durable: Position) throws(BridgeError) {
+        acknowledged = Atomic(durable.commit)
+        interrupter = try Interrupter()
+    }
+
+    /// Everything that commits before it is durable here.
+    var acknowledgedPosition: UInt64 { acknowledged.load(ordering: .acquiring) }
+
+    /// Raises the acknowledged position and wakes the reader, which tells the server.
+    func acknowledge(_ position: UInt64) {
+        let (old, new) = acknowledged.max(position, ordering: .acquiringAndReleasing)
+        if new > old { interrupter.signal() }
+    }
+
+    func interrupt() {
+        isInterrupted.store(true, ordering: .releasing)
+        interrupter.signal()
+    }
+
+    /// Whether an interrupt came since the last call.
+    func takeInterrupt() -> Bool {
+        // The counter first: a signal that comes in between finds it reset and wakes the next wait.
+        interrupter.reset()
+        return isInterrupted.exchange(false, ordering: .acquiringAndReleasing)
+    }
+}

@@ -1,0 +1,339 @@
+import BridgeCore
+import CLibPQ
+
+/// Reads a slot's changes over a replication connection: a thin shell of I/O round ``PgOutputDecoder``.
+///
+/// What the server is told (requirement P2): the flush position is what was acknowledged, never more than was delivered,
+/// and 0 while nothing is known. A status goes out at least every ``statusInterval``, soon after an acknowledgement, and
+/// at once when the server asks.
+actor PostgresCapture: CaptureSession {
+    private static let statusInterval = Duration.seconds(5)
+    /// Acknowledgements closer together than this share a status.
+    private static let statusSpacing = Duration.milliseconds(10)
+    /// How often an idle capture asks the server where it stands.
+    private static let questionInterval = Duration.seconds(1)
+    /// News that consist of a keepalive only are handed on no more often than this.
+    private static let frontierSpacing = Duration.milliseconds(20)
+    private static let numberRefresh = Duration.seconds(3_600)
+
+    nonisolated let executor = ThreadExecutor(name: "pg-capture")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    private nonisolated let signals: CaptureSignals
+    private nonisolated let connectionString: ConnectionString
+    private nonisolated let link: LinkDescription
+    private nonisolated let origin: CaptureOrigin
+    private nonisolated let durable: Position
+    private nonisolated let readerPatience: Duration
+
+    private var stream: PostgresConnection?
+    private var decoder: PgOutputDecoder
+    private var data = PGCopyData()
+    private let statusBuffer = RecordBuffer(capacity: 64)
+    private var heartbeat: Task<Void, Never>?
+
+    /// Everything that commits before it has been delivered.
+    private var frontier: UInt64
+    private var reportedFrontier: UInt64
+    private var lastFrontierReport: ContinuousClock.Instant?
+    private var toldFlushed: UInt64 = 0
+    private var lastStatus = ContinuousClock.now
+    private var lastQuestion = ContinuousClock.now
+    private var lastNumbers = ContinuousClock.now
+    /// Since when libpq holds a status that the socket would not take.
+    private var unsentSince: ContinuousClock.Instant?
+
+    init(
+        _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
+        readerPatience: Duration
+    ) throws(BridgeError) {
+        self.connectionString = connectionString
+        self.link = link
+        self.origin = origin
+        self.durable = durable
+        self.readerPatience = readerPatience
+        signals = try CaptureSignals(durable: durable)
+        frontier = durable.commit
+        reportedFrontier = durable.commit
+        decoder = PgOutputDecoder(form: link.form, durable: durable, nextTransaction: 0)
+    }
+
+    // MARK: Opening
+
+    /// Proves that the source is what it was, and begins the stream.
+    func start() throws(BridgeError) {
+        let names = try CaptureNames(link)
+        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
+        let stream = try PostgresConnection(
+            connectionString, purpose: .replication, applicationName: "bridge capture \(link.name)",
+            interrupter: signals.interrupter)
+        let system = try SystemIdentity(stream)
+        let verification = CaptureVerification(session: session, names: names, origin: origin)
+        try verification.checkServer(systemIdentifier: system.identifier, timeline: system.timeline)
+        try waitForReader(names.slot, session)
+        let confirmed = try verification.checkSlot(durable: durable)
+        try verification.checkPublication(try Publication.tables(of: link, session))
+        decoder.observe(nextTransaction: try Self.nextTransaction(session))
+
+        // The slot's own position (requirement P4): from a higher one the server would skip changes without a word.
+        do throws(BridgeError) {
+            try stream.beginCopyBoth(
+                """
+                START_REPLICATION SLOT \(quoteIdentifier(names.slot)) LOGICAL \(LogSequenceNumber.text(confirmed)) \
+                (proto_version '1', publication_names \(quoteLiteral(quoteIdentifier(names.publication))), messages 'true')
+                """, during: "starting the change stream")
+        } catch {
+            if error.sqlState == "55006" {
+                throw ReplicationSlots.inUse(names.slot, try SlotState.read(names.slot, session)?.activeProcess)
+            }
+            throw Self.explained(error)
+        }
+        self.stream = stream
+        try sendStatus(asking: true)
+        heartbeat = Task { [weak self] in
+            while !Task.isCancelled {
+                try? await Task.sleep(for: Self.statusInterval)
+                guard let self, !Task.isCancelled else { return }
+                await self.beat()
+            }
+        }
+    }
+
+    /// Waits a little for the slot's last reader to go, such as that of a process that was killed.
+    private func waitForReader(_ slot: String, _ session: PostgresConnection) throws(BridgeError) {
+        let end = ContinuousClock.now + readerPatience
+        while let process = try SlotState.read(slot, session)?.activeProcess {
+            guard ContinuousClock.now < end else { throw ReplicationSlots.inUse(slot, process) }
+            try session.pause(.milliseconds(50))
+        }
+    }
+
+    private static func nextTransaction(_ session: PostgresConnection) throws(BridgeError) -> UInt64 {
+        let row = try session.rows("SELECT pg_snapshot_xmax(pg_current_snapshot())", during: "reading the transaction number")
+        guard let number = row.first?[0].flatMap({ UInt64($0) }) else {
+            throw BridgeError(.serverRefused, "the server did not say its next transaction number")
+        }
+        return number
+    }
+
+    // MARK: Reading
+
+    func read(into buffer: RecordBuffer, limit: Int, patience: Duration) throws(BridgeError) -> CaptureProgress {
+        guard let stream else { throw BridgeError(.connectionLost, "the capture is closed") }
+        do throws(BridgeError) {
+            return try read(stream, into: buffer, limit: limit, patience: patience)
+        } catch {
+            throw Self.explained(error)
+        }
+    }
+
+    private func read(
+        _ stream: PostgresConnection, into buffer: RecordBuffer, limit: Int, patience: Duration
+    ) throws(BridgeError) -> CaptureProgress {
+        let start = buffer.count
+        let end = start + max(1, limit)
+        let deadline = ContinuousClock.now + patience
+        var progress = CaptureProgress(firstCommit: decoder.openPosition, frontier: Position(commit: frontier))
+        if !decoder.isInsideTransaction, lastNumbers.duration(to: .now) > Self.numberRefresh { try refreshNumbers() }
+        while true {
+            try takeMessages(stream, buffer, end, &progress)
+            let now = ContinuousClock.now
+            try maintain(stream, now)
+            let hasRecords = buffer.count > start
+            if hasRecords || isFrontierDue(now) || now >= deadline { break }
+            switch stream.wait(unsentSince == nil ? .read : [.read, .write], until: nextWake(before: deadline)) {
+            case .ready(let events):
+                if events.contains(.read) { try stream.consumeInput() }
+            case .interrupted:
+                if signals.takeInterrupt() {
+                    try maintain(stream, .now)
+                    return finish(&progress)
+                }
+            case .timedOut: break
+            }
+        }
+        return finish(&progress)
+    }
+
+    private func finish(_ progress: inout CaptureProgress) -> CaptureProgress {
+        progress.isInsideTransaction = decoder.openPosition != nil
+        progress.frontier = Position(commit: frontier)
+        if frontier > reportedFrontier {
+            reportedFrontier = frontier
+            lastFrontierReport = .now
+        }
+        return progress
+    }
+
+    /// Takes every message that is at hand, as long as there is room.
+    private func takeMessages(
+        _ stream: PostgresConnection, _ buffer: RecordBuffer, _ end: Int, _ progress: inout CaptureProgress
+    ) throws(BridgeError) {
+        var hasLookedAtSocket = false
+        while buffer.count < end {
+            switch try stream.receiveCopy(&data) {
+            case .message:
+                hasLookedAtSocket = false
+                try take(data.bytes, stream, buffer, &progress)
+            case .pending:
+                // The socket is read once more before this counts as nothing.
+                if hasLookedAtSocket { return }
+                try stream.consumeInput()
+                hasLookedAtSocket = true
+            case .ended:
+                throw BridgeError(.connectionLost, "the server ended the change stream", context: [.init(.server, stream.displayName)])
+            }
+        }
+    }
+
+    @inline(__always)
+    private func take(
+        _ bytes: UnsafeRawBufferPointer, _ stream: PostgresConnection, _ buffer: RecordBuffer,
+        _ progress: inout CaptureProgress
+    ) throws(BridgeError) {
+        switch try StreamFrame(bytes) {
+        case .data(let message):
+            switch try decoder.decode(message, into: buffer) {
+            case .nothing: break
+            case .change:
+                progress.rows += 1
+                if progress.firstCommit == nil { progress.firstCommit = decoder.openPosition }
+            case .committed(let transaction, let hasRecords):
+                frontier = max(frontier, transaction.end)
+                if hasRecords {
+                    progress.lastCommit = transaction
+                    progress.transactions += 1
+                }
+            case .needsTypes(let references):
+                try lookUp(references)
+                _ = try decoder.decode(message, into: buffer)
+            }
+        case .keepalive(let walEnd, let replyRequested):
+            // Inside a transaction the server may speak of a place behind changes that it has not sent yet.
+            if !decoder.isInsideTransaction { frontier = max(frontier, walEnd) }
+            if replyRequested { try sendStatus(asking: false) }
+        }
+    }
+
+    // MARK: Talking to the server
+
+    private func isFrontierDue(_ now: ContinuousClock.Instant) -> Bool {
+        guard frontier > reportedFrontier else { return false }
+        return lastFrontierReport.map { now - $0 >= Self.frontierSpacing } ?? true
+    }
+
+    private func nextWake(before deadline: ContinuousClock.Instant) -> ContinuousClock.Instant {
+        var wake = min(deadline, lastStatus + Self.statusInterval, lastQuestion + Self.questionInterval)
+        if flushPosition > toldFlushed { wake = min(wake, lastStatus + Self.statusSpacing) }
+        if frontier > reportedFrontier, let lastFrontierReport { wake = min(wake, lastFrontierReport + Self.frontierSpacing) }
+        return wake
+    }
+
+    /// What may be told: what was acknowledged, as far as it was delivered.
+    private var flushPosition: UInt64 { min(signals.acknowledgedPosition, frontier) }
+
+    /// Sends a status if one is due.
+    private func maintain(_ stream: PostgresConnection, _ now: ContinuousClock.Instant) throws(BridgeError) {
+        if let unsentSince {
+            if PQflush(stream.raw) == 0 {
+                self.unsentSince = nil
+            } else if now - unsentSince > .seconds(30) {
+                throw BridgeError(
+                    .connectionLost, "the server does not take what is sent to it", context: [.init(.server, stream.displayName)])
+            }
+        }
+        let asks = now - lastQuestion >= Self.questionInterval
+        let hasNews = flushPosition > toldFlushed && now - lastStatus >= Self.statusSpacing
+        if asks || hasNews || now - lastStatus >= Self.statusInterval { try sendStatus(asking: asks) }
+    }
+
+    private func sendStatus(asking: Bool) throws(BridgeError) {
+        // One that waits for the socket says nearly the same; more of them would pile up.
+        guard let stream, unsentSince == nil else { return }
+        let flushed = flushPosition
+        StandbyStatus(written: frontier, flushed: flushed, asksForReply: asking).write(into: statusBuffer)
+        let bytes = statusBuffer.bytes
+        let sent = PQputCopyData(
+            stream.raw, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count))
+        guard sent >= 0 else { throw stream.connectionError(during: "reporting progress") }
+        let flush = PQflush(stream.raw)
+        guard flush >= 0 else { throw stream.connectionError(during: "reporting progress") }
+        lastStatus = .now
+        if flush == 1 || sent == 0 { unsentSince = lastStatus }
+        if sent == 1 { toldFlushed = max(toldFlushed, flushed) }
+        if asking { lastQuestion = lastStatus }
+    }
+
+    /// Keeps the server from taking a capture for dead whose reader is busy elsewhere.
+    private func beat() {
+        guard lastStatus.duration(to: .now) >= Self.statusInterval else { return }
+        // If it fails, the next read says so.
+        try? sendStatus(asking: false)
+    }
+
+    nonisolated func acknowledge(_ position: Position) { signals.acknowledge(position.commit) }
+
+    nonisolated func interrupt() { signals.interrupt() }
+
+    func close() {
+        heartbeat?.cancel()
+        guard let stream else { return }
+        self.stream = nil
+        guard !stream.isBroken else { return }
+        signals.interrupter.reset()
+        let end = ContinuousClock.now + .seconds(2)
+        // The stream is ended in good order: a socket closed with data in it would be reset, and the last status lost.
+        StandbyStatus(written: frontier, flushed: flushPosition, asksForReply: false).write(into: statusBuffer)
+        let bytes = statusBuffer.bytes
+        guard PQputCopyData(stream.raw, bytes.baseAddress?.assumingMemoryBound(to: CChar.self), Int32(bytes.count)) == 1,
+            PQputCopyEnd(stream.raw, nil) == 1
+        else { return }
+        try? stream.flush(until: end, ignoringInterrupts: true)
+        drain(stream, until: end)
+    }
+
+    /// Reads and drops what the server still sends, up to its end of the stream.
+    private func drain(_ stream: PostgresConnection, until end: ContinuousClock.Instant) {
+        while ContinuousClock.now < end {
+            switch data.receive(from: stream.raw) {
+            case 0:
+                guard case .ready = stream.wait(.read, until: end, ignoringInterrupts: true), PQconsumeInput(stream.raw) == 1
+                else { return }
+            case 1...: continue
+            default: return
+            }
+        }
+    }
+
+    // MARK: The catalog
+
+    private func lookUp(_ references: [TypeReference]) throws(BridgeError) {
+        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
+        let domains = try PostgresTypes.domains(session)
+        for reference in references {
+            let row = try session.rows(
+                "SELECT format_type($1::oid, CASE WHEN $2::int >= 0 THEN $2::int END)",
+                [String(reference.oid), String(reference.modifier)], during: "looking up a type")
+            // A type that was dropped since has no name; its values are text all the same.
+            let name = row.first?[0] ?? "???"
+            decoder.provide(
+                ResolvedType(
+                    name: name, logical: PostgresTypes.logicalType(name, oid: reference.oid, domains: domains)),
+                for: reference)
+        }
+    }
+
+    private func refreshNumbers() throws(BridgeError) {
+        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
+        decoder.observe(nextTransaction: try Self.nextTransaction(session))
+        lastNumbers = .now
+    }
+
+    /// Errors of the stream that mean more than their SQLSTATE says.
+    private static func explained(_ error: BridgeError) -> BridgeError {
+        switch error.sqlState {
+        case "42704": BridgeError(.captureBroken, error.message, context: error.context)
+        case "58P01", "55000": BridgeError(.slotLost, error.message, context: error.context)
+        default: error
+        }
+    }
+}

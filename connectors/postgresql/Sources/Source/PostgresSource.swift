@@ -1,0 +1,230 @@
+package import BridgeCore
+
+/// PostgreSQL as the place that changes come from: a publication and a logical slot of pgoutput, made by the tool.
+package actor PostgresSource: SourceConnector {
+    /// What may be set; the defaults are for production.
+    package struct Options: Sendable {
+        /// How long the making of a slot may wait for transactions that are open on the source.
+        package var slotPatience: Duration = .seconds(10)
+        /// How long a slot's last reader, perhaps of a process that was killed, may take to go.
+        package var readerPatience: Duration = .seconds(3)
+
+        package init() {}
+    }
+
+    nonisolated let executor = ThreadExecutor(name: "pg-source")
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    package nonisolated let engine = EngineName.postgresql
+    package nonisolated let displayName: String
+    nonisolated let connectionString: ConnectionString
+    nonisolated let options: Options
+
+    private var openSession: PostgresConnection?
+    /// The snapshot that was exported when this process made the slot; the first copy uses it.
+    private var exported: (slot: String, snapshot: PostgresSnapshot)?
+
+    /// - Throws: `configurationInvalid` for a string that is none.
+    package init(connectionString: String, options: Options = Options()) throws(BridgeError) {
+        self.connectionString = try ConnectionString(connectionString)
+        self.options = options
+        displayName = self.connectionString.displayName
+    }
+
+    // MARK: Connection
+
+    package func connect() async throws(BridgeError) {
+        try session().execute("SELECT 1")
+    }
+
+    /// The connector's own session; made anew if it was lost.
+    func session() throws(BridgeError) -> PostgresConnection {
+        if let openSession, !openSession.isBroken { return openSession }
+        let connection = try PostgresConnection(connectionString, applicationName: "bridge source")
+        guard connection.serverVersion >= 140_000 else {
+            throw BridgeError(
+                .sourceUnsupported, "the server is older than PostgreSQL 14", context: [.init(.server, displayName)],
+                hint: "upgrade the server")
+        }
+        openSession = connection
+        return connection
+    }
+
+    package func close() async {
+        openSession = nil
+        if let exported { await exported.snapshot.close() }
+        exported = nil
+    }
+
+    // MARK: Tables
+
+    package func listTables() async throws(BridgeError) -> [TableSchema] { try PostgresCatalog(session()).listTables() }
+
+    package func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] {
+        try PostgresCatalog(session()).describeTables(names)
+    }
+
+    package func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] {
+        try SourcePreflight(session: session(), link: link).findings()
+    }
+
+    package nonisolated func copyFormats(_ table: TableSchema) -> [CopyFormat] { [.postgresBinary, .postgresText, .rows] }
+
+    package nonisolated func describe(_ position: Position) -> String {
+        let text = LogSequenceNumber.text(position.commit)
+        return position.ordinal == 0 ? text : "\(text)+\(position.ordinal)"
+    }
+
+    // MARK: Capture
+
+    package func prepareCapture(
+        _ link: LinkDescription, replacingLeftovers: Bool
+    ) async throws(BridgeError) -> CaptureOrigin {
+        let names = try CaptureNames(link)
+        let session = try session()
+        let publication = Publication(name: names.publication, session: session)
+        let slots = ReplicationSlots(session: session)
+        if let exported { await exported.snapshot.close() }
+        exported = nil
+        if replacingLeftovers {
+            try slots.drop(names.slot, patience: options.readerPatience)
+            try publication.drop()
+        } else if try SlotState.read(names.slot, session) != nil {
+            throw BridgeError(.slotForeign, "a replication slot of this name exists already", context: [.init(.slot, names.slot)])
+        }
+        let tables = try Publication.tables(of: link, session)
+        let snapshot = PostgresSnapshot(connectionString, link: link)
+        let system = try await snapshot.connect()
+        // The publication comes first: changes after the slot's point are decoded with the catalog of their time, and
+        // a publication that is not in it yet would be an error for ever.
+        let publicationOid = try publication.create(tables, link: link)
+        let slot: CreatedSlot
+        do throws(BridgeError) {
+            slot = try await snapshot.export(slot: names.slot, patience: options.slotPatience)
+        } catch {
+            try? publication.drop()
+            await snapshot.close()
+            throw error
+        }
+        let database = try session.rows("SELECT oid, datname FROM pg_database WHERE datname = current_database()").first
+        let position = Position(commit: slot.consistentPoint)
+        exported = (names.slot, snapshot)
+        return CaptureOrigin(
+            identity: [
+                OriginKey.systemIdentifier: system.identifier, OriginKey.timeline: system.timeline,
+                OriginKey.databaseOid: database?[0] ?? "", OriginKey.database: Self.oneLine(database?[1] ?? ""),
+                OriginKey.slot: names.slot, OriginKey.slotCreated: LogSequenceNumber.text(slot.consistentPoint),
+                OriginKey.publication: names.publication, OriginKey.publicationOid: publicationOid,
+            ], position: position)
+    }
+
+    /// A database's name may hold a line break; a fact of the origin may not.
+    private static func oneLine(_ text: String) -> String { text.map { $0.isNewline ? " " : String($0) }.joined() }
+
+    package func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot {
+        let names = try CaptureNames(link)
+        if let exported, exported.slot == names.slot {
+            self.exported = nil
+            return exported.snapshot
+        }
+        let snapshot = PostgresSnapshot(connectionString, link: link)
+        _ = try await snapshot.connect()
+        _ = try await snapshot.export(slot: nil, patience: options.slotPatience)
+        return snapshot
+    }
+
+    package func openCapture(
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+    ) async throws(BridgeError) -> any CaptureSession {
+        let capture = try PostgresCapture(
+            connectionString, link: link, origin: origin, durable: durable, readerPatience: options.readerPatience)
+        try await capture.start()
+        return capture
+    }
+
+    package func removeCapture(_ link: LinkDescription) async throws(BridgeError) {
+        let names = try CaptureNames(link)
+        let session = try session()
+        if let exported { await exported.snapshot.close() }
+        exported = nil
+        try ReplicationSlots(session: session).drop(names.slot, patience: options.readerPatience)
+        try Publication(name: names.publication, session: session).drop()
+    }
+
+    // MARK: Where the source stands
+
+    /// Writes an empty message into the log and gives the place behind it.
+    ///
+    /// Reading `pg_current_wal_insert_lsn()` would not do, because capture might never reach it on an idle server: it
+    /// may point behind a page header that no record follows yet, or behind records of an open transaction that nothing
+    /// flushes, while the server reports no more than the end of the last record that it has flushed and decoded. The
+    /// message gives a record that ends exactly here; the transaction number makes its commit write and flush a record
+    /// of its own, so everything up to here is sent, or passed over with a keepalive, at once. Capture leaves out the
+    /// message, which stands outside of transactions.
+    package func currentPosition() async throws(BridgeError) -> Position {
+        let session = try session()
+        let position = try session.inTransaction { () throws(BridgeError) in
+            try session.execute("SET LOCAL synchronous_commit = local")
+            return try session.rows(
+                "SELECT pg_logical_emit_message(false, 'bridge', ''), pg_current_xact_id()", during: "marking the log"
+            ).first?[0]
+        }
+        guard let number = LogSequenceNumber.parse(position) else {
+            throw BridgeError(.serverRefused, "the server did not say where its log ends")
+        }
+        return Position(commit: number)
+    }
+
+    package func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth {
+        let names = try CaptureNames(link)
+        let row = try session().rows(
+            """
+            SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), s.confirmed_flush_lsn,
+                   pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, current_setting('wal_block_size')
+            FROM (SELECT $1::name AS name) AS n LEFT JOIN pg_replication_slots s ON s.slot_name = n.name
+            """, [names.slot], during: "reading the replication slot").first
+        guard let row, let inserted = LogSequenceNumber.parse(row[0]) else {
+            throw BridgeError(.serverRefused, "the server did not say where its log ends")
+        }
+        let flushed = LogSequenceNumber.parse(row[1]) ?? inserted
+        return SourceHealth(
+            current: Position(
+                commit: WALPages.endOfLastRecord(inserted, page: row[4].flatMap { UInt64($0) } ?? 8_192)),
+            acknowledged: LogSequenceNumber.parse(row[2]).map { Position(commit: $0) },
+            retainedBytes: row[3].flatMap { Int64($0) }.map { max(0, $0) },
+            // What is not flushed cannot be sent; against the insert position an idle source would show a lag.
+            lagBytes: Int64(clamping: flushed > applied.commit ? flushed - applied.commit : 0))
+    }
+}
+
+/// The layout of WAL pages, as far as positions show it.
+enum WALPages {
+    /// The server gives the insert position as the place of the next record's first byte. At the start of a page that
+    /// lies behind the page's header, of 24 bytes, or 40 in the first page of a segment; the last record ended before it.
+    static func endOfLastRecord(_ position: UInt64, page: UInt64 = 8_192) -> UInt64 {
+        guard page > 40 else { return position }
+        let offset = position % page
+        return offset == 24 || offset == 40 ? position - offset : position
+    }
+}
+
+/// What IDENTIFY_SYSTEM answers.
+struct SystemIdentity: Sendable {
+    let identifier: String
+    let timeline: String
+
+    init(_ stream: PostgresConnection) throws(BridgeError) {
+        let result = try stream.simpleQuery("IDENTIFY_SYSTEM", during: "asking for the server's identity")
+        guard let identifier = result.text(0, 0), let timeline = result.text(0, 1) else {
+            throw BridgeError(.serverRefused, "the server did not say which one it is")
+        }
+        self.identifier = identifier
+        self.timeline = timeline
+    }
+}
+
+extension CopyFormat {
+    /// The server's binary COPY stream, with its header and its trailer.
+    package static let postgresBinary = CopyFormat(rawValue: "postgresql.copy-binary")
+    /// The server's text COPY stream, without an end marker.
+    package static let postgresText = CopyFormat(rawValue: "postgresql.copy-text")
+}
