@@ -21,3 +21,7 @@ static inline sqlite3_destructor_type bridge_sqlite_transient(void) {
 
 /// SQLITE_READONLY_DBMOVED, a macro with a shift that Swift does not import.
 static const int bridge_sqlite_readonly_dbmoved = SQLITE_READONLY_DBMOVED;
+
+// How the connector waits for a commit: Swift's own module for the C library leaves these out.
+#include <sys/eventfd.h>
+#include <sys/inotify.h>

@@ -106,6 +106,15 @@ package final class SQLiteStatement {
                 copying ? bridge_sqlite_transient() : nil))
     }
 
+    /// Binds a value of another statement's current row as it is, without looking at it.
+    @inline(__always)
+    package func bind(_ index: Int, column: Int, of other: SQLiteStatement) throws(BridgeError) {
+        try checkBinding(
+            sqlite3_bind_value(
+                handle, Int32(truncatingIfNeeded: index),
+                sqlite3_column_value(other.handle, Int32(truncatingIfNeeded: column))))
+    }
+
     /// Binds a name or another string of the tool's own; nil binds NULL.
     package func bind(_ index: Int, string: String?) throws(BridgeError) {
         guard var string else { return try bindNull(index) }

@@ -1,0 +1,80 @@
+import BridgeCore
+import Synchronization
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// Keeps the beginning of a table's copy out of the middle of a captured transaction.
+///
+/// A captured transaction is named by the log's newest change when it was opened. One that needs several reads takes in
+/// later changes as well, up to the log's newest at its last read. Were a copy's position to fall between the two, the
+/// applier would take the whole transaction for one that is in the copy already. So a copy begins only while no
+/// transaction is open. A captured transaction takes one read nearly always; a copy then waits for milliseconds.
+final class CaptureGate: Sendable {
+    private struct State {
+        var isCapturing = false
+        var waiting = 0
+    }
+    private let state = Mutex(State())
+
+    /// Called by the session before a read that may open a transaction. Gives a waiting copy a moment to begin.
+    func enterCapture() {
+        for attempt in 0..<200 {
+            let entered = state.withLock { state in
+                guard state.waiting == 0 || attempt == 199 else { return false }
+                state.isCapturing = true
+                return true
+            }
+            if entered { return }
+            usleep(500)
+        }
+    }
+
+    /// Called by the session when no transaction is open any more.
+    func leaveCapture() { state.withLock { $0.isCapturing = false } }
+
+    /// Runs `body`, which fixes a read transaction, at a moment when no captured transaction is open. Blocks the thread.
+    func beginSnapshot(_ body: () throws(BridgeError) -> Void) throws(BridgeError) {
+        state.withLock { $0.waiting += 1 }
+        defer { state.withLock { $0.waiting -= 1 } }
+        while true {
+            let done = try state.withLock { state throws(BridgeError) in
+                guard !state.isCapturing else { return false }
+                try body()
+                return true
+            }
+            if done { return }
+            usleep(500)
+        }
+    }
+
+    // MARK: One for each log of the process
+
+    private final class Reference: Sendable {
+        private let gate: WeakGate
+        init(_ gate: CaptureGate) { self.gate = WeakGate(gate) }
+        var current: CaptureGate? { gate.value }
+    }
+
+    private struct WeakGate: @unchecked Sendable {
+        // Only read after it was set; the runtime guards weak references themselves.
+        weak let value: CaptureGate?
+        init(_ value: CaptureGate) { self.value = value }
+    }
+
+    private static let known = Mutex<[String: Reference]>([:])
+
+    /// The gate of a log, the same for everyone who asks in this process.
+    static func shared(path: String, names: CaptureNames) -> CaptureGate {
+        known.withLock { known in
+            let key = path + "\u{0}" + names.prefix
+            if let gate = known[key]?.current { return gate }
+            let gate = CaptureGate()
+            known[key] = Reference(gate)
+            return gate
+        }
+    }
+}

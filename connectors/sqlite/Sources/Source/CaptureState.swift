@@ -1,0 +1,111 @@
+import BridgeCore
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// What a link's state table holds, and the places of its log. All functions read in the caller's transaction.
+struct CaptureState {
+    /// The layout of log, state and triggers that this code writes.
+    static let format: Int64 = 1
+
+    /// Rows of the log with this table number are not changes: the first row, and the leaps of the sequence.
+    static let markerTable: Int64 = 0
+
+    /// The sequence of the row that a new log begins with.
+    static let firstSequence: Int64 = 1
+
+    /// How far the sequence leaps when changes were acknowledged.
+    ///
+    /// A file restored from a backup goes on from a lower sequence, and would with time pass the place up to which its
+    /// changes have been taken, unseen. Since it lacks the leaps made after the backup, it would need a billion changes to
+    /// pass even one, and so the row at the place taken last is missing: that is noticed.
+    static let leap: Int64 = 1 << 30
+
+    var format: Int64
+    var link: String
+    /// Random, made with the log: says that it is this log and no other.
+    var nonce: String
+    /// Random, made by each session: says that no other session reads this log.
+    var session: String
+    /// Everything before it is durable elsewhere.
+    var acknowledged: Int64
+    /// Counts the acknowledgements; a file that is put back from a backup counts less.
+    var acknowledgements: Int64
+
+    static func read(_ names: CaptureNames, _ database: borrowing SQLiteDatabase) throws(BridgeError) -> CaptureState? {
+        guard try exists(names.state, database) else { return nil }
+        let statement = try database.prepare("SELECT key, value FROM main.\(quoteIdentifier(names.state))")
+        var state = CaptureState(format: 0, link: "", nonce: "", session: "", acknowledged: 0, acknowledgements: 0)
+        while try statement.step() {
+            switch statement.string(0) {
+            case "format": state.format = statement.integer(1)
+            case "link": state.link = statement.string(1) ?? ""
+            case "nonce": state.nonce = statement.string(1) ?? ""
+            case "session": state.session = statement.string(1) ?? ""
+            case "acknowledged": state.acknowledged = statement.integer(1)
+            case "acknowledgements": state.acknowledgements = statement.integer(1)
+            default: continue
+            }
+        }
+        return state
+    }
+
+    static func exists(_ table: String, _ database: borrowing SQLiteDatabase) throws(BridgeError) -> Bool {
+        let statement = try database.prepare("SELECT 1 FROM main.sqlite_master WHERE type = 'table' AND name = ?1")
+        try statement.bind(1, string: table)
+        return try statement.step()
+    }
+
+    /// The sequence of the newest change; that of the first row in a log that never had one.
+    static func newestChange(_ names: CaptureNames) -> String {
+        """
+        SELECT coalesce((SELECT seq FROM main.\(quoteIdentifier(names.log)) WHERE tbl <> \(markerTable) \
+        ORDER BY seq DESC LIMIT 1), \(firstSequence))
+        """
+    }
+
+    /// 128 random bits in hexadecimal.
+    static func randomNonce() -> String {
+        var generator = SystemRandomNumberGenerator()
+        return (0..<2).map { _ in
+            let digits = String(generator.next(), radix: 16)
+            return String(repeating: "0", count: 16 - digits.count) + digits
+        }.joined()
+    }
+
+    /// A sequence for people: how often it leapt, and the count since.
+    static func describe(_ position: Position) -> String {
+        let leaps = position.commit / UInt64(leap)
+        return leaps == 0 ? "seq \(position.commit)" : "seq \(leaps).\(position.commit % UInt64(leap))"
+    }
+}
+
+/// One table of a link, as the state in the source has it.
+struct CapturedTable: Sendable {
+    var number: Int64
+    /// The name in the link's mapping, which the table had when the log was made.
+    var name: String
+    /// Logical types as planned then, by column name: they do not change with what is written later.
+    var types: [String: LogicalType]
+
+    static func read(_ names: CaptureNames, _ database: borrowing SQLiteDatabase) throws(BridgeError)
+        -> [CapturedTable]
+    {
+        let statement = try database.prepare(
+            "SELECT number, name, column_name, type FROM main.\(quoteIdentifier(names.tables)) ORDER BY number")
+        var tables: [CapturedTable] = []
+        while try statement.step() {
+            let number = statement.integer(0)
+            if tables.last?.number != number {
+                tables.append(CapturedTable(number: number, name: statement.string(1) ?? "", types: [:]))
+            }
+            if let column = statement.string(2), let type = statement.string(3) {
+                tables[tables.count - 1].types[column] = LogicalType(name: type)
+            }
+        }
+        return tables
+    }
+}

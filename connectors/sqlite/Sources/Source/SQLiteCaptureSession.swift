@@ -1,0 +1,136 @@
+package import BridgeCore
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// Delivers a link's changes from its log: see ``LogReader`` for how, ``LogKeeper`` for what is written to the source.
+package actor SQLiteCaptureSession: CaptureSession {
+    /// How long a wait may last before the database itself is asked, in milliseconds: notifications can be missed.
+    private static let longestWait: Int64 = 100
+
+    private let executor: ThreadExecutor
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    private let path: String
+    private let link: LinkDescription
+    private let nonce: String
+    private let session: String
+    private let durable: Int64
+    private nonisolated let mailbox: KeeperMailbox
+    private nonisolated let wake = WakeFlag()
+    private let keeper: Task<Void, Never>
+    private var reader: LogReader?
+    private var watch: ChangeWatch?
+    private var isClosed = false
+
+    init(
+        path: String, link: LinkDescription, nonce: String, session: String, durable: Int64, acknowledged: Int64,
+        acknowledgements: Int64
+    ) {
+        executor = ThreadExecutor(name: "sqlite-capture")
+        self.path = path
+        self.link = link
+        self.nonce = nonce
+        self.session = session
+        self.durable = durable
+        let mailbox = KeeperMailbox(requested: acknowledged, confirmed: acknowledgements)
+        self.mailbox = mailbox
+        let keeper = LogKeeper(
+            path: path, names: CaptureNames(link), session: session, mailbox: mailbox, acknowledged: acknowledged)
+        self.keeper = Task { await keeper.run() }
+    }
+
+    deinit {
+        mailbox.state.withLock { $0.isStopping = true }
+        mailbox.wake.raise()
+    }
+
+    package func read(
+        into buffer: RecordBuffer, limit: Int, patience: Duration
+    ) async throws(BridgeError) -> CaptureProgress {
+        let deadline = ContinuousClock.now + patience
+        let reader = try openReader()
+        while true {
+            if let failure = mailbox.state.withLock({ $0.failure }) { throw failure }
+            var progress = CaptureProgress(frontier: reader.frontier)
+            do throws(BridgeError) {
+                // Asked before the log, so that what is committed in between is seen as new afterwards.
+                _ = try reader.somethingWasCommitted()
+                if try reader.read(into: buffer, limit: limit, progress: &progress) { return progress }
+            } catch {
+                // Another connection has the file for itself for a moment: there is nothing to read yet.
+                guard error.code == .serverBusy else { throw error }
+            }
+            progress = reader.emptyProgress
+            if wake.take() || Task.isCancelled { return progress }
+            guard try waitForCommit(reader, until: deadline) else { return progress }
+        }
+    }
+
+    private func openReader() throws(BridgeError) -> LogReader {
+        guard !isClosed else { throw BridgeError(.interrupted, "the capture session is closed") }
+        if let reader { return reader }
+        let reader = try LogReader(
+            path: path, link: link, nonce: nonce, session: session, durable: durable,
+            acknowledgements: { [mailbox] in mailbox.state.withLock { $0.confirmed } })
+        self.reader = reader
+        watch = ChangeWatch(path: path, wake: wake)
+        return reader
+    }
+
+    /// Sleeps until there is a commit to be seen; false if the time passed, or the session was interrupted.
+    private func waitForCommit(_ reader: LogReader, until deadline: ContinuousClock.Instant) throws(BridgeError) -> Bool {
+        while true {
+            let left = deadline - .now
+            guard left > .zero, let watch else { return false }
+            let milliseconds = left.components.seconds * 1_000 + left.components.attoseconds / 1_000_000_000_000_000
+            switch watch.wait(milliseconds: Int32(clamping: min(Self.longestWait, max(1, milliseconds)))) {
+            case .raised:
+                _ = wake.take()
+                return false
+            case .written:
+                // The write was seen; the commit may become visible a moment later.
+                for attempt in 0..<3 {
+                    if attempt > 0 { usleep(300) }
+                    if try sees(reader) { return true }
+                }
+            case .nothing:
+                if try sees(reader) { return true }
+            }
+            if mailbox.state.withLock({ $0.failure != nil }) { return true }
+        }
+    }
+
+    private func sees(_ reader: LogReader) throws(BridgeError) -> Bool {
+        do throws(BridgeError) {
+            return try reader.somethingWasCommitted()
+        } catch {
+            guard error.code == .serverBusy else { throw error }
+            return false
+        }
+    }
+
+    package nonisolated func acknowledge(_ position: Position) {
+        guard let sequence = Int64(exactly: position.commit) else { return }
+        let isNews = mailbox.state.withLock { state in
+            guard sequence > state.requested else { return false }
+            state.requested = sequence
+            return true
+        }
+        if isNews { mailbox.wake.raise() }
+    }
+
+    package nonisolated func interrupt() { wake.raise() }
+
+    package func close() async {
+        isClosed = true
+        reader = nil
+        watch = nil
+        mailbox.state.withLock { $0.isStopping = true }
+        mailbox.wake.raise()
+        await keeper.value
+    }
+}

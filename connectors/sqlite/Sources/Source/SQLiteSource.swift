@@ -1,0 +1,176 @@
+package import BridgeCore
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// An SQLite database as the place that changes come from.
+///
+/// Triggers log the keys of changed rows, and capture reads the rows as they are: see ``CaptureTriggers`` and
+/// ``LogReader``.
+package actor SQLiteSource: SourceConnector {
+    private let executor: ThreadExecutor
+    package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    package nonisolated let engine = EngineName.sqlite
+    package nonisolated let displayName: String
+
+    /// As given.
+    private let givenPath: String
+    private var connection: SQLiteConnection?
+    /// The link of the last call that named one: positions are places in its log.
+    private var currentLink: LinkDescription?
+
+    /// - Parameter path: the database file. It is opened by ``connect()``, not here.
+    package init(path: String) {
+        executor = ThreadExecutor(name: "sqlite-source")
+        givenPath = path
+        displayName = "sqlite:\(path)"
+    }
+
+    // MARK: Connection
+
+    package func connect() async throws(BridgeError) { _ = try open() }
+
+    private func open() throws(BridgeError) -> SQLiteConnection {
+        if let connection { return connection }
+        guard SQLiteSource.isSupportedLibrary else {
+            throw BridgeError(
+                .sourceUnsupported, "the SQLite library is older than 3.37", hint: "install a newer libsqlite3")
+        }
+        let opened = try SQLiteConnection(path: givenPath, access: .readWrite, busyTimeout: 10_000)
+        // Opening reads nothing; this does.
+        _ = try opened.database.integer("SELECT count(*) FROM main.sqlite_master")
+        connection = opened
+        return opened
+    }
+
+    /// With symbolic links resolved, as SQLite names the files beside it.
+    private var resolvedPath: String {
+        guard let resolved = realpath(givenPath, nil) else { return givenPath }
+        defer { free(resolved) }
+        return String(cString: resolved)
+    }
+
+    package func close() async { connection = nil }
+
+    // MARK: Tables
+
+    package func listTables() async throws(BridgeError) -> [TableSchema] {
+        let connection = try open()
+        var tables: [TableSchema] = []
+        for name in try SQLiteCatalog.tableNames(connection.database) {
+            if let schema = try describe(name, connection) { tables.append(schema) }
+        }
+        return tables
+    }
+
+    package func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] {
+        let connection = try open()
+        var tables: [TableSchema] = []
+        for name in names where name.schema == nil || name.schema == "main" {
+            guard !SQLiteCatalog.isInternal(name.name) else { continue }
+            if let schema = try describe(name.name, connection) { tables.append(schema) }
+        }
+        return tables
+    }
+
+    /// Every value is looked at, since only what is stored says what a column holds.
+    private func describe(_ name: String, _ connection: SQLiteConnection) throws(BridgeError) -> TableSchema? {
+        guard let table = try SQLiteCatalog.table(name, connection.database) else { return nil }
+        let quoted = quoteIdentifier(table.name)
+        return table.schema(
+            contents: try table.scanContents(connection.database),
+            estimatedRows: try connection.database.integer("SELECT count(*) FROM main.\(quoted)"))
+    }
+
+    // MARK: Capture
+
+    package nonisolated func describe(_ position: Position) -> String { CaptureState.describe(position) }
+
+    package nonisolated func copyFormats(_ table: TableSchema) -> [CopyFormat] { [.rows] }
+
+    package func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] {
+        currentLink = link
+        let connection = try open()
+        return try SourcePreflight(link: link, path: resolvedPath).findings(connection.database)
+    }
+
+    package func prepareCapture(
+        _ link: LinkDescription, replacingLeftovers: Bool
+    ) async throws(BridgeError) -> CaptureOrigin {
+        currentLink = link
+        let connection = try open()
+        let (nonce, position) = try CaptureInstaller(link).install(
+            connection.database, replacingLeftovers: replacingLeftovers)
+        return CaptureOrigin(
+            identity: ["engine": engine.rawValue, "log": CaptureNames(link).log, "epoch": nonce], position: position)
+    }
+
+    package func removeCapture(_ link: LinkDescription) async throws(BridgeError) {
+        try CaptureInstaller(link).remove(open().database)
+    }
+
+    package func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot {
+        currentLink = link
+        _ = try open()
+        return SQLiteSnapshot(path: resolvedPath, link: link)
+    }
+
+    package func openCapture(
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+    ) async throws(BridgeError) -> any CaptureSession {
+        currentLink = link
+        let connection = try open()
+        let opening = CaptureOpening(link: link, origin: origin, path: resolvedPath)
+        let session = try opening.claim(connection.database, durable: durable)
+        return SQLiteCaptureSession(
+            path: resolvedPath, link: link, nonce: session.nonce, session: session.session,
+            durable: session.durable, acknowledged: session.acknowledged, acknowledgements: session.acknowledgements)
+    }
+
+    package func currentPosition() async throws(BridgeError) -> Position {
+        let connection = try open()
+        guard let link = currentLink else {
+            throw BridgeError(.internalFault, "a position was asked for before any link was named")
+        }
+        return try current(CaptureNames(link), connection)
+    }
+
+    private func current(_ names: CaptureNames, _ connection: SQLiteConnection) throws(BridgeError) -> Position {
+        guard try CaptureState.exists(names.log, connection.database) else {
+            throw BridgeError(
+                .captureBroken, "the source has no change log for this link", context: [.init(.slot, names.log)])
+        }
+        let newest = try connection.database.integer(CaptureState.newestChange(names)) ?? CaptureState.firstSequence
+        return Position(commit: UInt64(clamping: newest) + 1)
+    }
+
+    package func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth {
+        currentLink = link
+        let connection = try open()
+        let names = CaptureNames(link)
+        return try connection.database.transaction(.deferred) { () throws(BridgeError) in
+            let current = try current(names, connection)
+            let state = try CaptureState.read(names, connection.database)
+            let log = quoteIdentifier(names.log)
+            let keys = try connection.database.integer("SELECT count(*) - 2 FROM pragma_table_info(\(quoteLiteral(names.log)))") ?? 1
+            let lengths = (0..<max(1, keys)).map { "coalesce(length(k\($0)), 0)" }.joined(separator: " + ")
+            // Row and page overhead, sequence and table number: some sixteen bytes.
+            let average =
+                try connection.database.integer(
+                    "SELECT 16 + coalesce(avg(\(lengths)), 0) FROM (SELECT * FROM main.\(log) ORDER BY seq DESC LIMIT 1000)")
+                ?? 16
+            let kept = try connection.database.integer("SELECT count(*) FROM main.\(log)") ?? 0
+            let pending =
+                try connection.database.integer(
+                    "SELECT count(*) FROM main.\(log) WHERE seq >= \(Int64(clamping: applied.commit)) AND tbl <> \(CaptureState.markerTable)")
+                ?? 0
+            return SourceHealth(
+                current: current, acknowledged: state.map { Position(commit: UInt64(clamping: $0.acknowledged)) },
+                retainedBytes: kept * average, lagBytes: pending * average)
+        }
+    }
+}

@@ -1,0 +1,191 @@
+import Foundation
+import GRDB
+import Testing
+
+/// Replays records into plain dictionaries. It reads the bytes by the layout that the record format documents, without the
+/// product's code, so that a mistake there is not made twice.
+struct Mirror {
+    typealias Bytes = [UInt8]
+
+    struct Table {
+        var name: String
+        var columns: [String]
+        var keyFlags: [Bool]
+        /// By the key's cells as bytes.
+        var rows: [Bytes: Bytes] = [:]
+    }
+
+    struct Malformed: Error { let what: String }
+
+    private(set) var tables: [UInt32: Table] = [:]
+    private(set) var transactions = 0
+    private(set) var changes = 0
+    private var isOpen = false
+    private var changesInTransaction: UInt64 = 0
+    private var beginPosition: UInt64 = 0
+    private(set) var lastEnd: UInt64 = 0
+    private(set) var lastCommitPosition: UInt64 = 0
+
+    mutating func apply(_ bytes: UnsafeRawBufferPointer) throws {
+        var reader = Reader(bytes: Array(bytes))
+        while reader.offset < reader.bytes.count {
+            let length = Int(try reader.number(4))
+            let end = reader.offset + length
+            let kind = try reader.number(1)
+            switch kind {
+            case 1: try relation(&reader)
+            case 2:
+                guard !isOpen else { throw Malformed(what: "begin inside a transaction") }
+                isOpen = true
+                changesInTransaction = 0
+                _ = try reader.number(8)
+                beginPosition = try reader.number(8)
+                guard beginPosition >= lastEnd else { throw Malformed(what: "begin before the last end") }
+                _ = try reader.number(8)
+            case 7:
+                guard isOpen else { throw Malformed(what: "commit outside of a transaction") }
+                isOpen = false
+                let position = try reader.number(8)
+                guard position == beginPosition else { throw Malformed(what: "commit has another position than begin") }
+                lastEnd = try reader.number(8)
+                guard lastEnd > position else { throw Malformed(what: "end not behind the commit") }
+                _ = try reader.number(8)
+                guard try reader.number(8) == changesInTransaction else { throw Malformed(what: "count of changes") }
+                lastCommitPosition = position
+                transactions += 1
+            case 8, 9:
+                guard isOpen else { throw Malformed(what: "row outside of a transaction") }
+                changesInTransaction += 1
+                changes += 1
+                try row(&reader, isUpsert: kind == 8)
+            default: throw Malformed(what: "kind \(kind)")
+            }
+            guard reader.offset == end else { throw Malformed(what: "length of kind \(kind)") }
+        }
+    }
+
+    private mutating func relation(_ reader: inout Reader) throws {
+        let id = UInt32(try reader.number(4))
+        _ = try reader.number(1)
+        _ = try reader.number(1)
+        _ = try reader.text()
+        _ = try reader.number(1)
+        _ = try reader.text()
+        let name = try reader.text()
+        var table = Table(name: name, columns: [], keyFlags: [])
+        for _ in 0..<Int(try reader.number(2)) {
+            table.keyFlags.append(try reader.number(1) == 1)
+            table.columns.append(try reader.text())
+            _ = try reader.text()
+            _ = try reader.text()
+        }
+        table.rows = tables[id]?.rows ?? [:]
+        tables[id] = table
+    }
+
+    private mutating func row(_ reader: inout Reader, isUpsert: Bool) throws {
+        let id = UInt32(try reader.number(4))
+        guard var table = tables.removeValue(forKey: id) else { throw Malformed(what: "unknown relation") }
+        let (key, image) = try Self.image(&reader, table.keyFlags, isUpsert: isUpsert)
+        table.rows[key] = isUpsert ? image : nil
+        tables[id] = table
+    }
+
+    /// Reads an image as a row of this many columns, checking that a key image has nothing but the key.
+    private static func image(_ reader: inout Reader, _ keyFlags: [Bool], isUpsert: Bool) throws -> (Bytes, Bytes) {
+        let count = Int(try reader.number(2))
+        guard count == keyFlags.count else { throw Malformed(what: "count of cells") }
+        var key: Bytes = []
+        var image: Bytes = []
+        for place in 0..<count {
+            let start = reader.offset
+            let tag = UInt8(try reader.number(1))
+            if [0x69, 0x72, 0x73, 0x78].contains(tag) {
+                let length = Int(try reader.number(4))
+                try reader.skip(length)
+            } else if tag == 0x61 {
+                guard !isUpsert, !keyFlags[place] else { throw Malformed(what: "absent cell") }
+            } else if tag != 0x6E {
+                throw Malformed(what: "tag \(tag)")
+            }
+            let cell = reader.bytes[start..<reader.offset]
+            image += cell
+            if keyFlags[place] { key += cell }
+        }
+        return (key, image)
+    }
+
+    /// Takes rows that a copy read: a length and an image each.
+    mutating func load(id: UInt32, name: String, columns: [String], keyFlags: [Bool], _ bytes: UnsafeRawBufferPointer) throws {
+        var table = tables[id] ?? Table(name: name, columns: columns, keyFlags: keyFlags)
+        var reader = Reader(bytes: Array(bytes))
+        while reader.offset < reader.bytes.count {
+            let length = Int(try reader.number(4))
+            let end = reader.offset + length
+            let (key, image) = try Self.image(&reader, keyFlags, isUpsert: true)
+            guard reader.offset == end else { throw Malformed(what: "length of a copied row") }
+            table.rows[key] = image
+        }
+        tables[id] = table
+    }
+
+    func table(named name: String) -> Table? { tables.values.first { $0.name == name } }
+
+    struct Reader {
+        let bytes: Bytes
+        var offset = 0
+
+        mutating func number(_ size: Int) throws -> UInt64 {
+            guard offset + size <= bytes.count else { throw Malformed(what: "cut off") }
+            defer { offset += size }
+            return bytes[offset..<offset + size].reduce(0) { $0 << 8 | UInt64($1) }
+        }
+
+        mutating func skip(_ size: Int) throws {
+            guard offset + size <= bytes.count else { throw Malformed(what: "cut off") }
+            offset += size
+        }
+
+        mutating func text() throws -> String {
+            let size = Int(try number(2))
+            defer { offset += size }
+            guard offset + size <= bytes.count else { throw Malformed(what: "cut off") }
+            return String(decoding: bytes[offset..<offset + size], as: UTF8.self)
+        }
+    }
+}
+
+/// A table's rows as GRDB reads them, written as cells.
+func realRows(_ database: Database, _ table: String, columns: [String]) throws -> Set<[UInt8]> {
+    func quote(_ name: String) -> String { "\"" + name.replacingOccurrences(of: "\"", with: "\"\"") + "\"" }
+    let list = columns.map(quote).joined(separator: ", ")
+    var rows: Set<[UInt8]> = []
+    let cursor = try Row.fetchCursor(database, sql: "SELECT \(list) FROM \(quote(table))")
+    while let row = try cursor.next() {
+        var image: [UInt8] = []
+        for place in 0..<columns.count {
+            func number(_ bits: UInt64, _ size: Int) -> [UInt8] {
+                (0..<size).reversed().map { UInt8(truncatingIfNeeded: bits >> (8 * UInt64($0))) }
+            }
+            let value: DatabaseValue = row[place]
+            switch value.storage {
+            case .null: image.append(0x6E)
+            case .int64(let integer): image += [0x69] + number(8, 4) + number(UInt64(bitPattern: integer), 8)
+            case .double(let real): image += [0x72] + number(8, 4) + number(real.bitPattern, 8)
+            case .string(let text): image += [0x73] + number(UInt64(text.utf8.count), 4) + Array(text.utf8)
+            case .blob(let data): image += [0x78] + number(UInt64(data.count), 4) + Array(data)
+            }
+        }
+        rows.insert(image)
+    }
+    return rows
+}
+
+/// The difference between mirror and table in words; nil if there is none.
+func difference(_ mirror: Mirror, _ database: Database, _ table: String, columns: [String]) throws -> String? {
+    let real = try realRows(database, table, columns: columns)
+    let held = Set(mirror.table(named: table)?.rows.values.map { $0 } ?? [])
+    let count = mirror.table(named: table)?.rows.count ?? 0
+    guard real != held || count != real.count else { return nil }
+    return "\(table): \(real.subtracting(held).count) rows not in the mirror, \(held.subtracting(real).count) only there, \(real.count) in the table"
+}

@@ -1,0 +1,105 @@
+import BridgeCore
+import Foundation
+import GRDB
+import Testing
+
+@testable import BridgeSQLite
+
+/// A database file in a folder of its own, which goes away with it. In memory-backed storage where there is some.
+final class TestDatabase: Sendable {
+    let folder: String
+    let path: String
+    /// The application's connection.
+    let application: DatabaseQueue
+
+    init(_ sql: String = "", journalMode: String = "WAL", encoding: String = "UTF-8") throws {
+        let base = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        folder = "\(base)/bridge-sqlite-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        path = folder + "/app.db"
+        application = try Self.open(path, setUp: "PRAGMA encoding='\(encoding)'; PRAGMA journal_mode=\(journalMode);")
+        try run(sql)
+    }
+
+    deinit {
+        try? application.close()
+        try? FileManager.default.removeItem(atPath: folder)
+    }
+
+    static func open(_ path: String, setUp: String = "") throws -> DatabaseQueue {
+        var configuration = Configuration()
+        configuration.allowsUnsafeTransactions = true
+        configuration.foreignKeysEnabled = false
+        configuration.busyMode = .timeout(10)
+        let queue = try DatabaseQueue(path: path, configuration: configuration)
+        try queue.writeWithoutTransaction { try $0.execute(sql: "PRAGMA synchronous=OFF; " + setUp) }
+        return queue
+    }
+
+    func run(_ sql: String) throws { try application.writeWithoutTransaction { try $0.execute(sql: sql) } }
+
+    func integer(_ sql: String) throws -> Int64 {
+        try application.writeWithoutTransaction { try Int64.fetchOne($0, sql: sql) ?? -1 }
+    }
+
+    /// Runs SQL in the stock command line tool: another process.
+    @discardableResult
+    func shell(_ sql: String) throws -> String {
+        let process = Process()
+        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
+        process.arguments = ["sqlite3", "-cmd", ".timeout 10000", path]
+        let (input, output) = (Pipe(), Pipe())
+        process.standardInput = input
+        process.standardOutput = output
+        try process.run()
+        input.fileHandleForWriting.write(Data(sql.utf8))
+        try input.fileHandleForWriting.close()
+        let answer = output.fileHandleForReading.readDataToEndOfFile()
+        process.waitUntilExit()
+        try #require(process.terminationStatus == 0)
+        return String(decoding: answer, as: UTF8.self)
+    }
+}
+
+/// The same numbers for the same seed on every machine.
+struct SeededGenerator: RandomNumberGenerator {
+    private var state: UInt64
+    init(seed: UInt64) { state = seed &* 0x9E37_79B9_7F4A_7C15 &+ 0x1234_5678_9ABC_DEF1 }
+
+    mutating func next() -> UInt64 {
+        state &+= 0x9E37_79B9_7F4A_7C15
+        var z = state
+        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
+        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
+        return z ^ (z >> 31)
+    }
+
+    mutating func below(_ bound: Int) -> Int { Int(next() % UInt64(bound)) }
+    mutating func chance(_ percent: Int) -> Bool { below(100) < percent }
+    mutating func pick<Element>(_ elements: [Element]) -> Element { elements[below(elements.count)] }
+}
+
+func forwardLink(_ tables: [String], migration: String = "test") -> LinkDescription {
+    LinkDescription(
+        migration: migration, direction: .forward,
+        mappings: tables.map { TableMapping(source: TableName(name: $0), target: TableName(name: $0)) }, form: .native)
+}
+
+/// Capture with its parts open to the test: the installer and the reader, without session and threads.
+final class DirectCapture {
+    let link: LinkDescription
+    let reader: LogReader
+
+    init(_ database: TestDatabase, _ link: LinkDescription) throws {
+        self.link = link
+        let connection = try SQLiteConnection(path: database.path, access: .readWrite, busyTimeout: 5_000)
+        try connection.database.execute("PRAGMA synchronous=OFF")
+        let (nonce, position) = try CaptureInstaller(link).install(connection.database, replacingLeftovers: true)
+        let origin = CaptureOrigin(identity: ["epoch": nonce], position: position)
+        let claim = try CaptureOpening(link: link, origin: origin, path: database.path)
+            .claim(connection.database, durable: position)
+        reader = try LogReader(
+            path: database.path, link: link, nonce: nonce, session: claim.session, durable: claim.durable,
+            acknowledgements: { 0 })
+    }
+}
