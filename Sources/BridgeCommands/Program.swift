@@ -52,7 +52,7 @@ package enum Program {
         let words = usage?.dropFirst("Usage: ".count).split(separator: " ") ?? []
         let command = words.prefix { !$0.hasPrefix("[") && !$0.hasPrefix("<") && !$0.hasPrefix("-") }
         // ArgumentParser lists allowed words one a line.
-        let message = BridgeCommand.message(for: error).replacing(":\n    - ", with: ": ").replacing("\n    - ", with: ", ")
+        let message = BridgeCommand.message(for: error).replacing(":\n  - ", with: ": ").replacing("\n  - ", with: ", ")
         let sentence = message.prefix(1).lowercased() + message.dropFirst()
         let failure = BridgeError(
             .usage, sentence.hasSuffix(".") ? String(sentence.dropLast()) : sentence,
