@@ -75,8 +75,7 @@ struct InitCommand: BridgeSubcommand {
         await targetConnector.close()
         return try ConfigurationDraft(
             migration: migration, source: sourceAddress, target: targetAddress, directory: directory, found: found,
-            existing: existing, wanted: tables.flatMap { $0.split(separator: ",").map(String.init) },
-            sourceHasSchemas: context.registry.hasSchemas(sourceAddress.engine))
+            existing: existing, wanted: tables.flatMap { $0.split(separator: ",").map(String.init) })
     }
 
     private func address(

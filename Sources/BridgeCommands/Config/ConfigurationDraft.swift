@@ -17,7 +17,7 @@ struct ConfigurationDraft: Sendable {
     /// - Throws: `tableMissing` for a name that is not on the source; `tableWithoutKey` for one that cannot be moved.
     init(
         migration: String?, source: DatabaseAddress, target: DatabaseAddress, directory: String, found: [TableSchema],
-        existing: [TableSchema], wanted: [String], sourceHasSchemas: Bool
+        existing: [TableSchema], wanted: [String]
     ) throws(BridgeError) {
         self.migration = migration ?? Self.name(source, target)
         self.source = source

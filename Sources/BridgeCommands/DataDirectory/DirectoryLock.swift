@@ -11,9 +11,15 @@ package final class DirectoryLock: Sendable {
         let path = directory.lockFile
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.failure("the lock file cannot be opened", path) }
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
-            let holder = Self.readProcess(descriptor)
+        var result = flock(descriptor, LOCK_EX | LOCK_NB)
+        // `status` holds a shared lock for an instant to see whether somebody runs.
+        for _ in 0..<20 where result != 0 && errno == EWOULDBLOCK {
+            usleep(10_000)
+            result = flock(descriptor, LOCK_EX | LOCK_NB)
+        }
+        guard result == 0 else {
             let wasBusy = errno == EWOULDBLOCK
+            let holder = Self.readProcess(descriptor)
             close(descriptor)
             guard wasBusy else { throw Self.failure("the lock cannot be taken", path) }
             throw BridgeError(
