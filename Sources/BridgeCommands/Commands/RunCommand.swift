@@ -1,0 +1,46 @@
+import ArgumentParser
+import BridgeCore
+import BridgeReplication
+import Foundation
+
+struct RunCommand: BridgeSubcommand {
+    static let configuration = CommandConfiguration(
+        commandName: "run", abstract: "Copy the tables, then keep the target in sync, until stopped.",
+        discussion: """
+            Whatever moment it is stopped or killed at, running it again goes on where it stopped. The first SIGINT or \
+            SIGTERM finishes the batch and exits with 0; a second one exits at once with 130.
+
+            With --until-caught-up it exits with 0 as soon as everything that was committed on the source at some \
+            moment after the copy is on the target, and with 130 if a signal came first.
+            """)
+
+    @OptionGroup var global: GlobalOptions
+    @Flag(name: .customLong("until-caught-up"), help: "Stop when the target has caught up.")
+    var untilCaughtUp = false
+    @OptionGroup var json: JSONOption
+
+    func execute(_ context: CommandContext) async throws(BridgeError) -> ExitStatus {
+        signal(SIGPIPE, SIG_IGN)
+        let migration = try Migration(try context.configuration(), registry: context.registry)
+        try migration.directory.create()
+        let lock = try DirectoryLock(migration.directory)
+        defer { withExtendedLifetime(lock) {} }
+
+        let session = try await RunSession.prepare(migration, logger: context.logger)
+        SignalWatcher.shared.watch { [logger = context.logger] in
+            logger.notice("stopping after the present batch; a second signal stops at once")
+            session.stop()
+        }
+        let display = RunDisplay(style: context.errorStyle, logger: context.logger)
+        let outcome = await session.run(untilCaughtUp: untilCaughtUp) { display.show($0) }
+        display.finish()
+        await migration.close()
+        let hasCaughtUp = try outcome.get()
+        if json.isOn { Console.shared.out(session.summary(hasCaughtUp: hasCaughtUp).pretty) }
+        guard hasCaughtUp || !untilCaughtUp else {
+            throw BridgeError(.interrupted, "stopped before the target had caught up")
+        }
+        if hasCaughtUp { context.logger.notice("the target has caught up") }
+        return .done
+    }
+}

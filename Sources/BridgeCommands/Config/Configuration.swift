@@ -1,0 +1,82 @@
+package import BridgeCore
+
+/// Everything that a command needs to know about a migration: `bridge.yaml`, with flags and environment laid over it.
+package struct Configuration: Sendable {
+    /// The tables that one application service owns. They move together.
+    package struct Service: Hashable, Sendable {
+        package var name: String
+        package var tables: [TableMapping]
+    }
+
+    package struct Replication: Hashable, Sendable {
+        /// What to do with a change that the target's data contradicts.
+        package enum ConflictPolicy: String, CaseIterable, Sendable { case stop, skip, overwrite }
+
+        /// Upper bound of one batch in memory, in bytes.
+        package var batchBytes = 8_000_000
+        /// Tables, or parts of them, that are copied at a time.
+        package var copyJobs = 2
+        /// Connections that apply changes at a time.
+        package var applyJobs = 1
+        /// Bytes that the journal may take on disk before capture waits for the target.
+        package var journalBudget: Int64 = 20_000_000_000
+        /// How long a journal segment stays after the target has applied it.
+        package var journalKeep: Duration = .seconds(24 * 3600)
+        package var onConflict = ConflictPolicy.stop
+    }
+
+    package struct Check: Hashable, Sendable {
+        /// A clean check older than this opens no gate.
+        package var maxAge: Duration = .seconds(15 * 60)
+        /// The part of the source's throughput that a check leaves to the application: above 0, at most 1.
+        package var throttle = 0.9
+    }
+
+    package struct Cutover: Hashable, Sendable {
+        package var maxLag: Duration = .seconds(2)
+        package var maxPause: Duration = .seconds(2)
+        /// When a switch may happen; nil for always.
+        package var window: CutoverWindow?
+    }
+
+    /// A value's place in the order flag > environment > file > default.
+    package enum Origin: String, Sendable { case flag, environment, file, `default` }
+
+    package var migration: String
+    package var source: DatabaseAddress
+    package var target: DatabaseAddress
+    /// Absolute.
+    package var dataDirectory: String
+    package var services: [Service]
+    package var replication = Replication()
+    package var check = Check()
+    package var cutover = Cutover()
+
+    /// The file that it was read from.
+    package var file: String
+    /// Where each setting came from, by its dotted key; a key that is not here has its default.
+    package var origins: [String: Origin] = [:]
+
+    /// The tables of all services, in the order of the file.
+    package var mappings: [TableMapping] { services.flatMap(\.tables) }
+
+    package func origin(of key: String) -> Origin { origins[key] ?? .default }
+
+    /// The link in one direction, with table names as the file has them.
+    package func link(_ direction: LinkDescription.Direction = .forward) -> LinkDescription {
+        LinkDescription(
+            migration: migration, direction: direction, mappings: mappings,
+            form: source.engine == target.engine ? .native : .canonical)
+    }
+}
+
+/// Settings from the command line that stand above the environment and the file.
+package struct ConfigurationOverrides: Sendable {
+    package var file: String?
+    package var dataDirectory: String?
+
+    package init(file: String? = nil, dataDirectory: String? = nil) {
+        self.file = file
+        self.dataDirectory = dataDirectory
+    }
+}

@@ -1,0 +1,35 @@
+package import BridgeCore
+import Foundation
+
+/// The layout of a migration's data directory.
+///
+/// - `lock`: held by the one process that may write here; holds its process number.
+/// - `status.json`: what the last `run` wrote about itself.
+/// - `forward/journal/`: the journal of the forward link.
+package struct DataDirectory: Hashable, Sendable {
+    /// Absolute.
+    package let path: String
+
+    package init(_ path: String) { self.path = path }
+
+    package var lockFile: String { "\(path)/lock" }
+    package var statusFile: String { "\(path)/status.json" }
+
+    package func linkDirectory(_ direction: LinkDescription.Direction) -> String { "\(path)/\(direction.rawValue)" }
+    package func journalDirectory(_ direction: LinkDescription.Direction) -> String {
+        "\(linkDirectory(direction))/journal"
+    }
+
+    /// Makes the directory, for its owner only: the journal holds the rows of the application.
+    /// - Throws: `inputOutput`, `diskFull`.
+    package func create() throws(BridgeError) {
+        do {
+            try FileManager.default.createDirectory(
+                atPath: path, withIntermediateDirectories: true, attributes: [.posixPermissions: 0o700])
+        } catch {
+            throw BridgeError(
+                .inputOutput, "the data directory cannot be made", context: [.init(.file, path)],
+                hint: "make the folder writable, or set data_dir to one that is")
+        }
+    }
+}

@@ -1,0 +1,148 @@
+import BridgeCore
+import BridgeReplication
+import Foundation
+import Logging
+import Synchronization
+
+/// One run of a migration's forward link, with the report that it leaves in the data directory.
+final class RunSession: Sendable {
+    private let runner: LinkRunner
+    private let reporter: RunReporter
+
+    private init(runner: LinkRunner, reporter: RunReporter) {
+        self.runner = runner
+        self.reporter = reporter
+    }
+
+    /// Connects both ends, finds the tables and checks the configuration against them.
+    /// - Throws: whatever makes the run impossible, before anything is made.
+    static func prepare(_ migration: Migration, logger: Logger) async throws(BridgeError) -> RunSession {
+        let configuration = migration.configuration
+        let link = try await migration.open()
+        for finding in ConfigurationChecks.findings(configuration, sources: link.sources) {
+            guard finding.severity == .warning else { throw finding.error }
+            logger.warning("\(finding.what); \(finding.why)")
+        }
+        let replication = configuration.replication
+        let runner = LinkRunner(
+            configuration: LinkConfiguration(
+                link: link.description, journalDirectory: migration.directory.journalDirectory(.forward),
+                batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
+                journalBudget: replication.journalBudget, journalKeep: replication.journalKeep),
+            source: migration.source, target: migration.target, logger: logger)
+        return RunSession(
+            runner: runner,
+            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger))
+    }
+
+    var progress: LinkProgress { runner.progress }
+
+    /// Asks for a graceful stop. From any thread.
+    func stop() { runner.stop() }
+
+    /// Runs to the end; calls `observe` twice a second with how it goes.
+    func run(
+        untilCaughtUp: Bool, observe: @escaping @Sendable (RunReport) -> Void
+    ) async -> Result<Bool, BridgeError> {
+        let runner = runner
+        let reporter = reporter
+        let watching = Task {
+            while !Task.isCancelled {
+                observe(await reporter.report(runner.progress, state: .running))
+                try? await Task.sleep(for: .milliseconds(500))
+            }
+        }
+        let result: Result<Bool, BridgeError>
+        do throws(BridgeError) { result = .success(try await runner.run(untilCaughtUp: untilCaughtUp)) } catch {
+            result = .failure(error)
+        }
+        watching.cancel()
+        await watching.value
+        switch result {
+        case .success: _ = await reporter.report(runner.progress, state: .stopped)
+        case .failure(let error): _ = await reporter.report(runner.progress, state: .failed, error: error)
+        }
+        return result
+    }
+
+    /// What the run did, for `run --json`.
+    func summary(hasCaughtUp: Bool) -> JSONValue {
+        let progress = runner.progress
+        return [
+            "format_version": 1, "phase": .string(progress.phase.rawValue), "caught_up": .bool(hasCaughtUp),
+            "rows_copied": .integer(progress.tables.reduce(0) { $0 + $1.rowsDone }),
+            "rows_applied": .integer(progress.rowsApplied),
+            "transactions_applied": .integer(progress.transactionsApplied),
+            "applied_position": .string(progress.applied.storedForm),
+            "reconnects": .integer(Int64(progress.reconnects)),
+        ]
+    }
+}
+
+/// Turns a link's progress into reports, and keeps the last one in `status.json`. Writes on a thread of its own.
+actor RunReporter {
+    private nonisolated let executor = ThreadExecutor(name: "run-report")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
+    private let link: LinkDescription
+    private let directory: DataDirectory
+    private let logger: Logger
+    private let startedAt = Timestamp.now
+    private var lastDrained: Timestamp?
+    private var hasFailedToWrite = false
+
+    init(link: LinkDescription, directory: DataDirectory, logger: Logger) {
+        self.link = link
+        self.directory = directory
+        self.logger = logger
+    }
+
+    func report(_ progress: LinkProgress, state: RunReport.State, error: BridgeError? = nil) -> RunReport {
+        let now = Timestamp.now
+        if progress.isDrained { lastDrained = now }
+        var report = RunReport(
+            migration: link.migration, direction: link.direction.rawValue, process: getpid(),
+            startedAt: startedAt.microseconds, updatedAt: now.microseconds, state: state,
+            phase: progress.phase.rawValue)
+        report.activity = progress.activity.rawValue
+        report.tables = progress.tables.map {
+            .init(name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated, state: $0.state.rawValue)
+        }
+        report.capturedPosition = Self.stored(progress.captured)
+        report.journaledPosition = Self.stored(progress.journaled)
+        report.appliedPosition = Self.stored(progress.applied)
+        report.lagSeconds = lag(progress, now: now)
+        report.rowsPerSecond = progress.rowsPerSecond
+        report.transactionsPerSecond = progress.transactionsPerSecond
+        report.copyRowsPerSecond = progress.copyRowsPerSecond
+        report.copyETASeconds = progress.copyRemainingSeconds
+        report.rowsApplied = progress.rowsApplied
+        report.transactionsApplied = progress.transactionsApplied
+        report.journalBytes = progress.journalBytes
+        report.trouble = progress.trouble
+        report.error = error.map(ErrorRenderer.headline)
+        write(report)
+        return report
+    }
+
+    private static func stored(_ position: Position) -> String? { position == .zero ? nil : position.storedForm }
+
+    /// How long ago the oldest transaction that is not yet on the target committed, as near as can be told: it
+    /// committed after the last one that is, and after the last moment at which nothing was missing.
+    private func lag(_ progress: LinkProgress, now: Timestamp) -> Double? {
+        if progress.isDrained { return 0 }
+        guard let since = [progress.appliedCommitTime, lastDrained].compactMap({ $0 }).max() else { return nil }
+        return Double(max(0, now.microseconds - since.microseconds)) / 1e6
+    }
+
+    private func write(_ report: RunReport) {
+        do throws(BridgeError) {
+            try report.write(to: directory)
+            hasFailedToWrite = false
+        } catch {
+            // The data is safe without it; saying so once is enough.
+            if !hasFailedToWrite { logger.warning("\(ErrorRenderer.headline(error)); 'bridge status' shows old figures") }
+            hasFailedToWrite = true
+        }
+    }
+}

@@ -1,0 +1,114 @@
+import BridgeCore
+
+extension MigrationStatus {
+    /// The object that `status --json` prints. Fields may be added; none goes.
+    var json: JSONValue {
+        let running = isRunning ? report : nil
+        return [
+            "format_version": 1,
+            "migration": .string(migration),
+            "phase": .string(phase),
+            "source": Self.json(source),
+            "target": Self.json(target),
+            "links": [
+                [
+                    "direction": .string(link.direction.rawValue),
+                    "state": .string(linkState),
+                    "process": JSONValue(running.map { Int64($0.process) }),
+                    "captured_position": JSONValue(capturedPosition.map(describe)),
+                    "journaled_position": JSONValue(journaledPosition.map(describe)),
+                    "applied_position": JSONValue(appliedPosition.map(describe)),
+                    "source_position": JSONValue(health.map { describe($0.current) }),
+                    "acknowledged_position": JSONValue(health?.acknowledged.map(describe)),
+                    "lag_bytes": JSONValue(appliedPosition == nil ? nil : health?.lagBytes),
+                    "lag_seconds": JSONValue(lagSeconds),
+                    "rows_per_second": JSONValue(running?.rowsPerSecond),
+                    "transactions_per_second": JSONValue(running?.transactionsPerSecond),
+                    "rows_applied": JSONValue(running?.rowsApplied),
+                    "transactions_applied": JSONValue(running?.transactionsApplied),
+                    "journal_bytes": JSONValue(journalBytes),
+                    "slot_retained_bytes": JSONValue(health?.retainedBytes),
+                    "trouble": JSONValue(running?.trouble),
+                    "error": JSONValue(runState == .failed ? report?.error : nil),
+                ]
+            ],
+            "copy": [
+                "tables": .array(tables.map { table in
+                    [
+                        "table": .string(table.name), "state": .string(table.state),
+                        "rows_done": .integer(table.rowsDone), "rows_estimated": JSONValue(table.rowsEstimated),
+                    ]
+                }),
+                "rows_per_second": JSONValue(running?.activity == "copying" ? running?.copyRowsPerSecond : nil),
+                "eta_seconds": JSONValue(running?.copyETASeconds),
+            ],
+            "last_check": nil,
+            "gates": [],
+            "conflicts": nil,
+            "drift": [],
+            "next_steps": .array(nextSteps.map(JSONValue.string)),
+        ]
+    }
+
+    private static func json(_ side: Side) -> JSONValue {
+        [
+            "address": .string(side.address), "reachable": .bool(side.error == nil),
+            "error": JSONValue(side.error.map(ErrorRenderer.headline)),
+        ]
+    }
+
+    /// For people: the two ends, the link, and the copy while it goes on.
+    func lines(_ style: Style) -> [String] {
+        var lines = ["\(style.bold(migration))  \(phase)"]
+        for (name, side) in [("source", source), ("target", target)] {
+            lines.append("  \(name)  \(side.address)" + (side.error.map { "  \(style.red(ErrorRenderer.headline($0)))" } ?? ""))
+        }
+        lines.append("")
+        lines += linkTable(style)
+        if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  waiting: \(trouble)")) }
+        if runState == .failed, let error = report?.error { lines.append(style.red("  the last run failed: \(error)")) }
+        if let journalError { lines.append(style.red("  journal: \(ErrorRenderer.headline(journalError))")) }
+        lines += footing()
+        if phase != "syncing", state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
+        if !nextSteps.isEmpty { lines += ["", style.cyan("next:") + " " + nextSteps.joined(separator: "; ")] }
+        return lines
+    }
+
+    private func linkTable(_ style: Style) -> [String] {
+        var table = Table([
+            ("link", .left), ("state", .left), ("captured", .left), ("journaled", .left), ("applied", .left),
+            ("lag", .left), ("rows/s", .right), ("tx/s", .right),
+        ])
+        let running = isRunning ? report : nil
+        let lag = [
+            (appliedPosition == nil ? nil : health?.lagBytes).map(Numbers.bytes),
+            lagSeconds.map { Numbers.duration(seconds: $0) },
+        ].compactMap { $0 }
+        table.append([
+            link.direction.rawValue, linkState, capturedPosition.map(describe) ?? "–",
+            journaledPosition.map(describe) ?? "–", appliedPosition.map(describe) ?? "–",
+            lag.isEmpty ? "–" : lag.joined(separator: ", "), running?.rowsPerSecond.map(Numbers.rate) ?? "–",
+            running?.transactionsPerSecond.map(Numbers.rate) ?? "–",
+        ])
+        return table.lines(style: style, indentation: "  ")
+    }
+
+    private func footing() -> [String] {
+        var parts: [String] = []
+        if let bytes = journalBytes, let segments = journalSegments {
+            parts.append("journal \(Numbers.bytes(bytes)) in \(segments) segment\(segments == 1 ? "" : "s")")
+        }
+        if let retained = health?.retainedBytes { parts.append("the source keeps \(Numbers.bytes(retained)) of log") }
+        return parts.isEmpty ? [] : ["  " + parts.joined(separator: "; ")]
+    }
+
+    private func copyTable(_ style: Style) -> [String] {
+        var table = Table([("table", .left), ("copy", .left), ("rows", .right), ("estimated", .right)])
+        for row in tables {
+            table.append([
+                row.name, row.state, Numbers.grouped(row.rowsDone), row.rowsEstimated.map(Numbers.grouped) ?? "–",
+            ])
+        }
+        return table.lines(style: style, indentation: "  ")
+    }
+}

@@ -1,0 +1,6 @@
+import BridgeCommands
+
+@main
+struct Main {
+    static func main() async { await Program.main() }
+}
