@@ -12,8 +12,8 @@ package protocol ConformanceEngine: Sendable, CustomStringConvertible {
 package protocol ConformanceDatabase: Sendable {
     /// As in bridge.yaml.
     var url: String { get }
-    func makeSource() -> any SourceConnector
-    func makeTarget() -> any TargetConnector
+    func makeSource() throws -> any SourceConnector
+    func makeTarget() throws -> any TargetConnector
     /// The name under which the connectors know a table that was created without a schema.
     func tableName(_ name: String) -> TableName
     /// Creates the table.

@@ -18,7 +18,7 @@ package struct ConformanceSuite: Sendable {
         self.target = try await target.makeDatabase()
         folder = try TemporaryDirectory(prefix: "pair")
         let (from, to) = (self.source, self.target)
-        let isSame = from.makeSource().engine == to.makeSource().engine
+        let isSame = try from.makeSource().engine == to.makeSource().engine
         link = LinkDescription(
             migration: "pair-\(UInt32.random(in: 0...UInt32.max))", direction: .forward,
             mappings: ConformanceTable.all.map {
@@ -31,8 +31,8 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
-    private func makeRunner(batchBytes: Int = 1 << 20) -> LinkRunner {
-        LinkRunner(
+    private func makeRunner(batchBytes: Int = 1 << 20) throws -> LinkRunner {
+        try LinkRunner(
             configuration: LinkConfiguration(
                 link: link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
                 patience: .seconds(30)),
@@ -93,7 +93,7 @@ package struct ConformanceSuite: Sendable {
             }
             return round
         }()
-        let runner = makeRunner()
+        let runner = try makeRunner()
         #expect(try await runner.run(untilCaughtUp: true))
         writing.set()
         #expect(try await written >= 20)
@@ -105,7 +105,7 @@ package struct ConformanceSuite: Sendable {
     package func stopsAndResumes() async throws {
         try await source.execute(Self.first)
         for round in 0..<4 {
-            let runner = makeRunner()
+            let runner = try makeRunner()
             async let outcome = runner.run(untilCaughtUp: false)
             try await waitUntil { runner.progress.activity == .streaming }
             try await source.execute(Self.bulk(from: 10_000 * (round + 1), count: 300))
@@ -135,7 +135,7 @@ package struct ConformanceSuite: Sendable {
     /// A live link keeps up: what is committed arrives without another run.
     package func staysInSync() async throws {
         try await source.execute(Self.first)
-        let runner = makeRunner()
+        let runner = try makeRunner()
         async let outcome = runner.run(untilCaughtUp: false)
         try await waitUntil { runner.progress.activity == .streaming }
         for round in 1...5 {
@@ -155,7 +155,7 @@ package struct ConformanceSuite: Sendable {
         try await source.execute(Self.first)
         #expect(try await makeRunner().run(untilCaughtUp: true))
         #expect(try await !source.traces().isEmpty)
-        let (from, to) = (source.makeSource(), target.makeTarget())
+        let (from, to) = (try source.makeSource(), try target.makeTarget())
         try await from.connect()
         try await to.connect()
         try await from.removeCapture(link)
@@ -203,7 +203,7 @@ package struct ConformanceSuite: Sendable {
             mappings: ConformanceTable.all.map {
                 TableMapping(source: from.tableName($0.name), target: to.tableName($0.name))
             },
-            form: from.makeSource().engine == to.makeSource().engine ? .native : .canonical)
+            form: try from.makeSource().engine == to.makeSource().engine ? .native : .canonical)
     }
 
     private static func rows(from first: Int, count: Int) -> String {

@@ -32,8 +32,8 @@ struct PostgreSQLDatabase: ConformanceDatabase {
     let cluster: PostgresCluster
     let url: String
 
-    func makeSource() -> any SourceConnector { PostgresSource(connectionString: url) }
-    func makeTarget() -> any TargetConnector { PostgresTarget(connectionString: url) }
+    func makeSource() throws -> any SourceConnector { try PostgresSource(connectionString: url) }
+    func makeTarget() throws -> any TargetConnector { PostgresTarget(connectionString: url) }
     func tableName(_ name: String) -> TableName { TableName(schema: "public", name: name) }
 
     func create(_ table: ConformanceTable) async throws {
@@ -95,8 +95,8 @@ final class SQLiteFile: ConformanceDatabase {
         try ChildProcess.runBlocking(["sqlite3", "-batch", path, "PRAGMA journal_mode = WAL"])
     }
 
-    func makeSource() -> any SourceConnector { SQLiteSource(path: path) }
-    func makeTarget() -> any TargetConnector { SQLiteTarget(path: path) }
+    func makeSource() throws -> any SourceConnector { SQLiteSource(path: path) }
+    func makeTarget() throws -> any TargetConnector { SQLiteTarget(path: path) }
     func tableName(_ name: String) -> TableName { TableName(name: name) }
 
     func create(_ table: ConformanceTable) async throws {

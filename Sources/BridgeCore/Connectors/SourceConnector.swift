@@ -97,13 +97,15 @@ package struct SourceHealth: Hashable, Sendable {
 
 /// Delivers a source's committed transactions as records, in commit order.
 ///
+/// Between reads the session keeps its connection to the source alive by itself, however long nobody reads.
+///
 /// Records come as: relation (before its first use and after each change), begin, rows, commit. A transaction may stretch
 /// over many reads. Transactions never interleave. A commit's position is its begin's, except for sources that log keys
 /// (upsert and remove records): there a transaction may grow while it is read, and its commit stands later than its begin.
 package protocol CaptureSession: Sendable {
     /// Appends records to `buffer`. Returns as soon as something was received and nothing more is at hand, or `limit`
     /// bytes are there, or `patience` has passed with nothing, or ``interrupt()`` was called. Whole rows only; one row
-    /// may exceed the limit. With a limit of 0 nothing is received; the connection is only kept alive for `patience`.
+    /// may exceed the limit.
     /// - Throws: `connectionLost` when a new session may go on; anything else is final.
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) async throws(BridgeError) -> CaptureProgress
 

@@ -58,7 +58,7 @@ struct CaptureLoop: Sendable {
                 do throws(BridgeError) { try await self.syncWhileWanted(syncing, session) } catch { failure.record(error) }
             }
             group.addTask {
-                do throws(BridgeError) { try await self.writeAll(reads, session, syncing, pool) } catch {
+                do throws(BridgeError) { try await self.writeAll(reads, syncing, pool) } catch {
                     failure.record(error)
                 }
                 syncing.close()
@@ -107,11 +107,11 @@ struct CaptureLoop: Sendable {
     }
 
     private func writeAll(
-        _ reads: Handoff<Received>, _ session: any CaptureSession, _ syncing: SyncRequests, _ pool: BufferPool
+        _ reads: Handoff<Received>, _ syncing: SyncRequests, _ pool: BufferPool
     ) async throws(BridgeError) {
         while let received = await reads.receive() {
             if !received.buffer.isEmpty {
-                try await write(received.buffer, session)
+                try await write(received.buffer)
                 syncing.request()
             }
             board.captured(received.read, journal: journal.written)
@@ -119,8 +119,8 @@ struct CaptureLoop: Sendable {
         }
     }
 
-    /// Writes to the journal; while its budget is used up, waits and keeps the source's connection alive.
-    private func write(_ buffer: RecordBuffer, _ session: any CaptureSession) async throws(BridgeError) {
+    /// Writes to the journal; while its budget is used up, waits for the applier to make room.
+    private func write(_ buffer: RecordBuffer) async throws(BridgeError) {
         var isWaiting = false
         while true {
             do throws(BridgeError) {
@@ -134,7 +134,7 @@ struct CaptureLoop: Sendable {
                 board.update { $0.trouble = "the journal's budget is used up" }
             }
             try await makeRoom()
-            _ = try await session.read(into: RecordBuffer(), limit: 0, patience: .milliseconds(200))
+            await stop.sleep(.milliseconds(200))
         }
     }
 

@@ -1,12 +1,5 @@
 import BridgeCore
 
-extension CopyFormat {
-    /// PostgreSQL's binary COPY stream from signature to trailer.
-    static let postgresBinary = CopyFormat(rawValue: "postgresql.copy-binary")
-    /// PostgreSQL's text COPY stream.
-    static let postgresText = CopyFormat(rawValue: "postgresql.copy-text")
-}
-
 /// Loads one table in one transaction, so that an unfinished load leaves nothing.
 actor PostgresTableLoad: TableLoad {
     private nonisolated let executor = ThreadExecutor(name: "pg-load")
