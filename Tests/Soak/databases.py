@@ -92,7 +92,7 @@ class PostgreSQL:
                 f"INSERT INTO {table}({', '.join(columns)}) VALUES ({', '.join(values)});")
 
     def many(self, first, count):
-        return (f"INSERT INTO accounts SELECT g, 'bulk' || g, g % 1000, repeat('x', g % 40) "
+        return (f"INSERT INTO accounts SELECT g, 'bulk' || g, g % 1000, repeat('x', (g % 40)::int) "
                 f"FROM generate_series({first}, {first + count - 1}) g;")
 
     def stop(self):
