@@ -66,7 +66,7 @@ struct CrashedDisk {
 }
 
 @Suite struct CrashTests {
-    /// A journal written under a trace: three segments, transactions of several sizes, some in two parts.
+    /// A journal written under a trace: several segments, transactions of several sizes, some in two parts.
     struct Recording {
         var trace: [FileOperation] = []
         /// The records as written.
@@ -79,7 +79,7 @@ struct CrashedDisk {
         }
     }
 
-    static func record(syncsEvery: Int = 1) async throws -> Recording {
+    static func record(syncsEvery: Int = 1, last: Int = 15) async throws -> Recording {
         let directory = ScratchDirectory()
         let files = TracingFiles()
         var recording = Recording()
@@ -87,7 +87,7 @@ struct CrashedDisk {
         var commits: [UInt64] = []
         let batch = RecordBuffer()
         batch.appendRelation(.test(1))
-        for position in UInt64(11)...UInt64(18) {
+        for position in UInt64(11)...UInt64(last) {
             batch.appendTransaction(position, rows: Int(position % 3) + 1, size: 10)
             commits.append(position)
             if position % 3 == 0 {
@@ -168,7 +168,7 @@ struct CrashedDisk {
     @Test("J4 power lost at any moment: whichever unsynced sectors are missing, every synced record is kept")
     func powerLoss() async throws {
         var (generator, seed) = SeededGenerator.named("power loss")
-        let recording = try await Self.record(syncsEvery: 3)
+        let recording = try await Self.record(syncsEvery: 3, last: 25)
         for round in 0..<fuzzRounds(300) {
             let operations = Int.random(in: 0...recording.trace.count, using: &generator)
             var disk = CrashedDisk()
