@@ -8,8 +8,12 @@ import Testing
 final class ScratchDirectory: Sendable {
     let path: String
 
+    /// In memory where the system offers that: these tests make thousands of directories.
     init() {
-        path = FileManager.default.temporaryDirectory.appendingPathComponent("bridge-journal-\(UUID().uuidString)").path
+        let memory = URL(fileURLWithPath: "/dev/shm")
+        let parent =
+            FileManager.default.isWritableFile(atPath: memory.path) ? memory : FileManager.default.temporaryDirectory
+        path = parent.appendingPathComponent("bridge-journal-\(UUID().uuidString)").path
         try? FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
     }
 

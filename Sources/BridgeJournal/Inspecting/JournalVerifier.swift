@@ -7,6 +7,8 @@ struct JournalVerifier {
     private var problems: [JournalProblem] = []
     /// The segment before, as far as it could be made out.
     private var before: SegmentEntry?
+    /// What most of the segments are bound to.
+    private var binding: JournalBinding?
     private let records = RecordBuffer()
 
     init(_ directory: JournalDirectory) { self.directory = directory }
@@ -19,6 +21,7 @@ struct JournalVerifier {
             throw JournalInspector.missing(directory.path)
         }
         let firstNeeded = (state?.durableSegment ?? 0) > 0 ? state?.firstSegment : nil
+        binding = mostCommonBinding(numbers)
         var expected = firstNeeded ?? numbers.first ?? 0
         for number in numbers {
             reportMissing(expected, upTo: number)
@@ -28,6 +31,17 @@ struct JournalVerifier {
         }
         if let state { reportMissing(expected, upTo: state.durableSegment + 1) }
         return problems
+    }
+
+    private func mostCommonBinding(_ numbers: [UInt64]) -> JournalBinding? {
+        var counts: [JournalBinding: Int] = [:]
+        for number in numbers {
+            let path = directory.path(of: JournalFileName.segment(number))
+            // What cannot be read is reported when its turn comes.
+            guard let entry = try? SegmentFile(path, files: directory.files).entry() else { continue }
+            counts[entry.header.binding, default: 0] += 1
+        }
+        return counts.max { $0.value < $1.value }?.key
     }
 
     private mutating func reportMissing(_ first: UInt64, upTo end: UInt64) {
@@ -93,10 +107,10 @@ struct JournalVerifier {
         guard entry.number == number else {
             throw .damaged(entry.path, 0, "the file holds segment \(entry.number), not \(number)")
         }
-        guard let follows else { return }
-        guard entry.header.binding == follows.header.binding else {
+        guard entry.header.binding == binding else {
             throw .damaged(entry.path, 0, "the segment belongs to another journal")
         }
+        guard let follows else { return }
         guard entry.header.predecessor == follows.lastChecksum, entry.start == follows.end else {
             throw .damaged(entry.path, 0, "the segment does not follow the one before it")
         }

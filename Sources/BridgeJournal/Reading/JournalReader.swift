@@ -29,6 +29,8 @@ package actor JournalReader {
     private var failure: BridgeError?
 
     /// Opens a journal that no writer in this process has: to dump it, to look at it. What is written later is not seen.
+    /// - Parameter position: zero for everything that the journal still has, even if retention has removed the beginning of
+    ///   its first transaction.
     /// - Throws: `journalMissing` if there is none, or no longer what stands behind `position`; `journalDamaged`.
     package static func open(
         directory: String, after position: Position = .zero

@@ -26,7 +26,7 @@ struct TailScan {
         let offset = entry.dataEnd
         guard let (block, checksum) = try file.descriptor(at: offset, segment: entry.number, limit: size) else {
             try judge(
-                file, offset, size, durable, endsEarly: size - offset < UInt64(BlockDescriptor.size), end: size,
+                file, offset, size, durable, endsEarly: try isCutOff(file, offset, size), end: size,
                 "a block's descriptor is not what was written")
             return false
         }
@@ -45,6 +45,15 @@ struct TailScan {
         }
         entry.add(block, checksum: checksum)
         return true
+    }
+
+    /// Whether the file ends before a descriptor does, or before the footer does that begins here.
+    private func isCutOff(_ file: SegmentFile, _ offset: UInt64, _ size: UInt64) throws(BridgeError) -> Bool {
+        guard size - offset >= UInt64(BlockDescriptor.size) else { return true }
+        var reader = FieldReader(try file.bytes(at: offset, 12, limit: size))
+        let magic = reader.takeLittleEndian()
+        let following = reader.takeLittleEndian()
+        return magic == FrameMagic.footer && reader.matches(ascii: "BJFI") && UInt64(following) + 8 > size - offset
     }
 
     /// Returns if the bytes from `offset` on are a torn tail, by the format's rule 4 of recovery.
