@@ -8,10 +8,10 @@ static inline int bridge_sqlite_enable_triggers(sqlite3 *database, int enabled) 
     return sqlite3_db_config(database, SQLITE_DBCONFIG_ENABLE_TRIGGER, enabled, (int *)0);
 }
 
-/// A misspelt column in double quotes is an error, not a string, in the statements of this connection. Views, triggers and
-/// CHECKs of the application are compiled as before: their text may rely on the old reading.
-static inline void bridge_sqlite_harden(sqlite3 *database) {
-    (void)sqlite3_db_config(database, SQLITE_DBCONFIG_DQS_DML, 0, (int *)0);
+/// Whether a word in double quotes that is no column is a string in the statements of this connection: SQLite's old reading,
+/// on by default, which turns a misspelt column into a string.
+static inline int bridge_sqlite_allow_quoted_strings(sqlite3 *database, int allowed) {
+    return sqlite3_db_config(database, SQLITE_DBCONFIG_DQS_DML, allowed, (int *)0);
 }
 
 /// The value of SQLITE_TRANSIENT, a cast that Swift does not import: SQLite copies what is bound.

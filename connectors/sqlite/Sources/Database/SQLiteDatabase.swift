@@ -48,7 +48,7 @@ package struct SQLiteDatabase: ~Copyable {
         handle = opened
         self.path = path
         sqlite3_busy_timeout(opened, busyTimeout)
-        bridge_sqlite_harden(opened)
+        _ = bridge_sqlite_allow_quoted_strings(opened, 0)
     }
 
     // Statements that are still alive keep the connection until they are finalized.
@@ -60,6 +60,11 @@ package struct SQLiteDatabase: ~Copyable {
     /// Switches triggers on or off for this connection only.
     package borrowing func setTriggersEnabled(_ enabled: Bool) throws(BridgeError) {
         try check(bridge_sqlite_enable_triggers(handle, enabled ? 1 : 0), doing: "triggers cannot be switched")
+    }
+
+    /// Whether a word in double quotes that is no column is a string, as it is for applications unless they forbid it.
+    package borrowing func setQuotedStringsAllowed(_ allowed: Bool) {
+        _ = bridge_sqlite_allow_quoted_strings(handle, allowed ? 1 : 0)
     }
 
     /// Compiles one statement.

@@ -107,6 +107,9 @@ struct CaptureInstaller {
     private func compileWrites(_ table: SQLiteTable, _ database: borrowing SQLiteDatabase) -> BridgeError? {
         let name = "main.\(quoteIdentifier(table.name))"
         let column = quoteIdentifier(table.columns[table.key[0]].name)
+        // As the application's connections will read them: a condition of an index may have a string in double quotes.
+        database.setQuotedStringsAllowed(true)
+        defer { database.setQuotedStringsAllowed(false) }
         do throws(BridgeError) {
             _ = try database.prepare("INSERT INTO \(name) DEFAULT VALUES")
             _ = try database.prepare("UPDATE \(name) SET \(column) = \(column)")

@@ -116,9 +116,18 @@ struct CaptureTriggers {
         return "coalesce(NEW.\(name(column)), \(convertedDefault(text, table.columns[column].affinity)))"
     }
 
+    private static let defaultKeywords = [
+        "NULL", "TRUE", "FALSE", "CURRENT_TIME", "CURRENT_DATE", "CURRENT_TIMESTAMP",
+    ]
+
     /// A default as the column's affinity will store it, where it is a plain number.
     private func convertedDefault(_ text: String, _ affinity: Affinity) -> String {
-        let tokens = SQLTokens(text).tokens
+        let words = SQLTokens(text)
+        let tokens = words.tokens
+        // A name alone is a string here and nowhere else: DEFAULT "x", DEFAULT x.
+        if tokens.count == 1, let name = words.name(0), !Self.defaultKeywords.contains(where: { words.isKeyword(0, $0) }) {
+            return quoteLiteral(name)
+        }
         let isNumber = tokens.count <= 2 && tokens.contains { if case .literal = $0.kind { true } else { false } }
         switch affinity {
         case .text where isNumber: return "CAST(\(text) AS TEXT)"

@@ -13,7 +13,7 @@ struct CaptureFuzzTests {
     static let seeds: ClosedRange<UInt64> = {
         let environment = ProcessInfo.processInfo.environment
         if let single = environment["BRIDGE_FUZZ_SEED"].flatMap({ UInt64($0) }) { return single...single }
-        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 300)
+        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 200)
     }()
 
     @Test("S1 random histories arrive without divergence", arguments: FuzzSchema.all)

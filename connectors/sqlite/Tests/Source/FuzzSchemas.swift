@@ -196,7 +196,7 @@ extension FuzzSchema {
         FuzzSchema(
             name: "names that need quotes",
             sql: """
-                CREATE TABLE "we""ird t'"("se lect" INTEGER, "k0" TEXT, "a""b" UNIQUE, seq, "new" NOT NULL DEFAULT "it''s", PRIMARY KEY("k0", "se lect"));
+                CREATE TABLE "we""ird t'"("se lect" INTEGER NOT NULL DEFAULT 2, "k0" TEXT NOT NULL DEFAULT "b", "a""b" UNIQUE, seq, "new" NOT NULL DEFAULT "it''s", PRIMARY KEY("k0", "se lect"));
                 CREATE UNIQUE INDEX "in dex" ON "we""ird t'"(lower("new"), [seq]) WHERE `seq` <> 'x"y';
                 """,
             tables: [

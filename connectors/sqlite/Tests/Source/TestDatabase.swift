@@ -42,6 +42,13 @@ final class TestDatabase: Sendable {
         try application.writeWithoutTransaction { try Int64.fetchOne($0, sql: sql) ?? -1 }
     }
 
+    func rows(_ sql: String) throws -> [Row] { try application.writeWithoutTransaction { try Row.fetchAll($0, sql: sql) } }
+
+    /// A table's rows as cells.
+    func images(_ table: String, _ columns: [String]) throws -> Set<[UInt8]> {
+        try application.writeWithoutTransaction { try realRows($0, table, columns: columns) }
+    }
+
     /// Runs SQL in the stock command line tool: another process.
     @discardableResult
     func shell(_ sql: String) throws -> String {
