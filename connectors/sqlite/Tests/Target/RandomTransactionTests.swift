@@ -26,6 +26,11 @@ import Testing
         return first..<first + (environment("BRIDGE_TEST_ROUNDS") ?? 25)
     }
 
+    /// Whatever ends a round early is reported with the seed that brings it back.
+    private static func named(_ seed: UInt64, _ round: () async throws -> Void) async {
+        do { try await round() } catch { Issue.record(error, "seed \(seed)") }
+    }
+
     // MARK: Sources that log rows
 
     /// A row of the reference: key, unique code, free text that is sometimes not sent.
@@ -38,31 +43,33 @@ import Testing
 
     @Test("P24 P25 random transactions of rows, with unique values that change places, give the source's rows")
     func rowLog() async throws {
-        for seed in Self.seeds {
-            var random = Generator(state: seed)
-            let fixture = try TargetFixture("CREATE TABLE items(id INTEGER PRIMARY KEY, code TEXT UNIQUE, body TEXT)")
-            var applier = try await fixture.applier([Self.rows])
-            var items: [Int64: Item] = [:]
-            var commit: UInt64 = 10
-            for _ in 0..<8 {
-                let writer = BatchWriter([Self.rows])
-                for _ in 0..<Int.random(in: 1...5, using: &random) {
-                    commit += 1
-                    writer.transaction(commit) { Self.randomChanges(&items, $0, &random) }
-                }
-                try await applier.apply(writer.batch())
-                if Int.random(in: 0..<4, using: &random) == 0 {
-                    await applier.close()
-                    applier = try await fixture.target.openApplier(fixture.link([Self.rows]))
-                }
+        for seed in Self.seeds { await Self.named(seed) { try await rowLog(seed) } }
+    }
+
+    private func rowLog(_ seed: UInt64) async throws {
+        var random = Generator(state: seed)
+        let fixture = try TargetFixture("CREATE TABLE items(id INTEGER PRIMARY KEY, code TEXT UNIQUE, body TEXT)")
+        var applier = try await fixture.applier([Self.rows])
+        var items: [Int64: Item] = [:]
+        var commit: UInt64 = 10
+        for _ in 0..<8 {
+            let writer = BatchWriter([Self.rows])
+            for _ in 0..<Int.random(in: 1...5, using: &random) {
+                commit += 1
+                writer.transaction(commit) { Self.randomChanges(&items, $0, &random) }
             }
-            await applier.close()
-            let expected = items.sorted { $0.key < $1.key }.map { id, item in
-                "i:\(id)|\(item.code.map { "t:\($0)" } ?? "null")|t:\(item.text)"
+            try await applier.apply(writer.batch())
+            if Int.random(in: 0..<4, using: &random) == 0 {
+                await applier.close()
+                applier = try await fixture.target.openApplier(fixture.link([Self.rows]))
             }
-            #expect(try fixture.rows("SELECT * FROM items ORDER BY id") == expected, "seed \(seed)")
-            #expect(try fixture.rows("PRAGMA integrity_check") == ["t:ok"], "seed \(seed)")
         }
+        await applier.close()
+        let expected = items.sorted { $0.key < $1.key }.map { id, item in
+            "i:\(id)|\(item.code.map { "t:\($0)" } ?? "null")|t:\(item.text)"
+        }
+        #expect(try fixture.rows("SELECT * FROM items ORDER BY id") == expected, "seed \(seed)")
+        #expect(try fixture.rows("PRAGMA integrity_check") == ["t:ok"], "seed \(seed)")
     }
 
     /// One source transaction, under a unique constraint that is checked at its end.
@@ -138,39 +145,41 @@ import Testing
 
     @Test("S12 final states of random SQL, in random order and with surplus keys, give the source's rows", arguments: 0..<3)
     func keyLog(table: Int) async throws {
+        for seed in Self.seeds { await Self.named(seed) { try await keyLog(seed, table) } }
+    }
+
+    private func keyLog(_ seed: UInt64, _ table: Int) async throws {
         let (create, relation) = Self.keyLogTables[table]
-        for seed in Self.seeds {
-            var random = Generator(state: seed)
-            let fixture = try TargetFixture(create)
-            let reference = try DatabaseQueue()
-            try await reference.write { try $0.execute(sql: create) }
-            // The copy is taken somewhere in the middle; what is older is applied to it all the same.
-            let copyAt = Int.random(in: 0...6, using: &random)
-            var before: [[Value]] = []
-            var batches: [ChangeBatch] = []
-            let link = fixture.link([relation])
-            for step in 0..<12 {
-                if step == copyAt { try await Self.copy(before, fixture, link, relation, at: UInt64(100 + step)) }
-                let statements = (0..<Int.random(in: 1...15, using: &random)).map { _ in Self.randomSQL(&random) }
-                try await reference.write { database in
-                    // What a constraint refuses is refused in the application, too.
-                    for sql in statements { try? database.execute(sql: sql) }
-                }
-                let after = try Self.snapshot(reference)
-                let writer = BatchWriter([relation])
-                writer.transaction(UInt64(100 + step)) {
-                    Self.log(from: before, to: after, $0, &random)
-                }
-                batches.append(writer.batch())
-                before = after
+        var random = Generator(state: seed)
+        let fixture = try TargetFixture(create)
+        let reference = try DatabaseQueue()
+        try await reference.write { try $0.execute(sql: create) }
+        // The copy is taken somewhere in the middle; what is older is applied to it all the same.
+        let copyAt = Int.random(in: 0...6, using: &random)
+        var before: [[Value]] = []
+        var batches: [ChangeBatch] = []
+        let link = fixture.link([relation])
+        for step in 0..<12 {
+            if step == copyAt { try await Self.copy(before, fixture, link, relation, at: UInt64(100 + step)) }
+            let statements = (0..<Int.random(in: 1...15, using: &random)).map { _ in Self.randomSQL(&random) }
+            try await reference.write { database in
+                // What a constraint refuses is refused in the application, too.
+                for sql in statements { try? database.execute(sql: sql) }
             }
-            let applier = try await fixture.target.openApplier(link)
-            for batch in batches { try await applier.apply(batch) }
-            await applier.close()
-            let query = "SELECT * FROM items ORDER BY typeof(id), id, id COLLATE BINARY"
-            #expect(try fixture.rows(query) == showRows(reference, query), "seed \(seed), table \(table)")
-            #expect(try fixture.rows("PRAGMA integrity_check") == ["t:ok"], "seed \(seed)")
+            let after = try Self.snapshot(reference)
+            let writer = BatchWriter([relation])
+            writer.transaction(UInt64(100 + step)) {
+                Self.log(from: before, to: after, $0, &random)
+            }
+            batches.append(writer.batch())
+            before = after
         }
+        let applier = try await fixture.target.openApplier(link)
+        for batch in batches { try await applier.apply(batch) }
+        await applier.close()
+        let query = "SELECT * FROM items ORDER BY typeof(id), id, id COLLATE BINARY"
+        #expect(try fixture.rows(query) == showRows(reference, query), "seed \(seed), table \(table)")
+        #expect(try fixture.rows("PRAGMA integrity_check") == ["t:ok"], "seed \(seed)")
     }
 
     private static func copy(
