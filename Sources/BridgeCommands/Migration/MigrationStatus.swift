@@ -64,6 +64,8 @@ struct MigrationStatus: Sendable {
         do throws(BridgeError) {
             try await migration.source.connect()
             link = try await migration.resolveSource().description
+            // Before the first run the source holds nothing of the link that could be asked about.
+            guard target.error != nil || state?.origin != nil else { return }
             health = try await migration.source.health(link, applied: appliedPosition ?? .zero)
         } catch { source.error = error }
     }

@@ -19,6 +19,6 @@ extension ConnectorRegistry.Entry {
             return DatabaseAddress(
                 engine: .postgresql, connection: text, masked: ConnectionURL.masked(text))
         },
-        makeSource: { _ throws(BridgeError) in throw BridgeError(.internalFault, "not connected yet") },
+        makeSource: { address throws(BridgeError) in try PostgresSource(connectionString: address.connection) },
         makeTarget: { PostgresTarget(connectionString: $0.connection) })
 }

@@ -21,6 +21,6 @@ extension ConnectorRegistry.Entry {
             let file = absolute(path, in: directory)
             return DatabaseAddress(engine: .sqlite, connection: file, masked: "sqlite:\(file)")
         },
-        makeSource: { _ throws(BridgeError) in throw BridgeError(.internalFault, "not connected yet") },
+        makeSource: { SQLiteSource(path: $0.connection) },
         makeTarget: { SQLiteTarget(path: $0.connection) })
 }
