@@ -166,6 +166,9 @@ def main():
     kinds = {"postgresql": PostgreSQL, "sqlite": SQLite}
     source = kinds[options.source](folder, "source")
     target = kinds[options.target](folder, "target")
+    stopping, abandoned = threading.Event(), threading.Event()
+    thread = None
+    equal_folder = None
     try:
         source.execute(SCHEMA[options.source])
         target.execute(SCHEMA[options.target])
@@ -174,13 +177,10 @@ def main():
             writer.step()
         bridge = Bridge(options.bridge, folder, source, target, TABLES)
         dice = random.Random(options.seed + 1)
-        stopping = threading.Event()
 
         def write():
             large_at, empty_at = options.changes // 4, options.changes // 3
-            while writer.changes < options.changes or not stopping.is_set():
-                if stopping.is_set() and writer.changes >= options.changes:
-                    return
+            while not abandoned.is_set() and (writer.changes < options.changes or not stopping.is_set()):
                 if writer.changes >= large_at:
                     large_at = float("inf")
                     writer.large(options.large)
@@ -218,11 +218,16 @@ def main():
         if not equal or finish.returncode or stopped:
             print("kept for a look:", folder)
             return 1
-        shutil.rmtree(folder, ignore_errors=True)
+        equal_folder = folder
         return 0
     finally:
+        abandoned.set()
+        if thread:
+            thread.join()
         for database in (source, target):
             database.stop()
+        if equal_folder:
+            shutil.rmtree(equal_folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
