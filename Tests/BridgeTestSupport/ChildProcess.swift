@@ -56,8 +56,13 @@ package final class ChildProcess: Sendable {
         var attributes = posix_spawnattr_t()
         posix_spawnattr_init(&attributes)
         defer { posix_spawnattr_destroy(&attributes) }
-        // POSIX_SPAWN_SETSID, which the overlay does not import.
-        if newSession { posix_spawnattr_setflags(&attributes, 0x80) }
+        // The threads of the cooperative pool block all signals, and a child inherits that: it would hear of no SIGTERM
+        // and no alarm of its own.
+        var noSignals = sigset_t()
+        sigemptyset(&noSignals)
+        posix_spawnattr_setsigmask(&attributes, &noSignals)
+        // POSIX_SPAWN_SETSIGMASK and POSIX_SPAWN_SETSID; the overlay does not import the latter.
+        posix_spawnattr_setflags(&attributes, newSession ? 0x88 : 0x08)
 
         let argv = arguments.map { strdup($0) } + [nil]
         let envp = Self.environment(adding: environment).map { strdup("\($0.key)=\($0.value)") } + [nil]
@@ -145,3 +150,6 @@ package actor BlockingWork {
         try body()
     }
 }
+
+/// A variable of this process's environment.
+package func environment(_ name: String) -> String? { getenv(name).map { String(cString: $0) } }

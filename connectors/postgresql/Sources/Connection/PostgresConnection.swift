@@ -146,9 +146,9 @@ package final class PostgresConnection {
             var timeout: Int32 = -1
             if let deadline {
                 let left = ContinuousClock.now.duration(to: deadline)
-                guard left > .zero else { return .timedOut }
+                // The socket is looked at once even behind the deadline.
                 let milliseconds = left.components.seconds * 1_000 + left.components.attoseconds / 1_000_000_000_000_000
-                timeout = Int32(clamping: milliseconds + 1)
+                timeout = left > .zero ? Int32(clamping: milliseconds + 1) : 0
             }
             var entries = (
                 pollfd(fd: socket, events: events.rawValue, revents: 0),
@@ -161,6 +161,7 @@ package final class PostgresConnection {
                 guard errno == EINTR else { return .ready(events) }
                 continue
             }
+            if count == 0, timeout == 0 { return .timedOut }
             if entries.1.revents != 0 { return .interrupted }
             if entries.0.revents != 0 {
                 var ready = WaitEvents(rawValue: entries.0.revents).intersection([.read, .write])
@@ -176,6 +177,18 @@ package final class PostgresConnection {
     /// Whether the session is gone for good.
     package var isBroken: Bool { PQstatus(raw) != CONNECTION_OK }
 
+    /// Whether an idle session still has its server, as far as the socket tells without asking: a server that shut down
+    /// has said so, and one that crashed has closed the socket.
+    package func isAlive() -> Bool {
+        // What a closing server sends is read in a few pieces, the last of which is the end.
+        for _ in 0..<8 {
+            guard !isBroken else { return false }
+            guard case .ready = wait(.read, until: .now, ignoringInterrupts: true) else { return true }
+            guard PQconsumeInput(raw) == 1 else { return false }
+        }
+        return !isBroken
+    }
+
     package var isInTransaction: Bool {
         let status = PQtransactionStatus(raw)
         return status == PQTRANS_INTRANS || status == PQTRANS_INERROR
@@ -188,7 +201,9 @@ package final class PostgresConnection {
     package func connectionError(during action: String? = nil) -> BridgeError {
         // libpq's words name host and system error, never a password.
         let text = String(cString: PQerrorMessage(raw))
-        let line = text.split(separator: "\n").first.map(String.init) ?? "the connection to the server was lost"
+        var line = text.split(separator: "\n").first.map(String.init) ?? "the connection to the server was lost"
+        // A severity, in the server's language, and two blanks.
+        if let prefix = line.firstRange(of: ":  ") { line = String(line[prefix.upperBound...]) }
         let subject = action.map { " while \($0)" } ?? ""
         let code: ErrorCode = .connectionLost
         if let (state, message) = ConnectFailure.sqlState(in: text) {

@@ -40,10 +40,10 @@ struct TransactionNumbers: Sendable {
     mutating func widen(_ number: UInt32) -> UInt64 {
         // The signed distance, taken round the 32-bit circle, is the shorter way to the number.
         let distance = Int32(truncatingIfNeeded: Int64(number) - Int64(UInt32(truncatingIfNeeded: reference)))
-        let (wide, overflow) = Int64(bitPattern: reference).addingReportingOverflow(Int64(distance))
-        // Before the first epoch there is nothing: the number is in it, behind the reference.
-        guard !overflow, wide >= 0 else { return UInt64(number) }
-        observe(UInt64(wide))
-        return UInt64(wide)
+        // Before the first epoch there is nothing: a number that would lie there is in the first one.
+        guard distance >= 0 || UInt64(distance.magnitude) <= reference else { return UInt64(number) }
+        let wide = reference &+ UInt64(bitPattern: Int64(distance))
+        observe(wide)
+        return wide
     }
 }

@@ -38,7 +38,7 @@ package actor PostgresSource: SourceConnector {
 
     /// The connector's own session; made anew if it was lost.
     func session() throws(BridgeError) -> PostgresConnection {
-        if let openSession, !openSession.isBroken { return openSession }
+        if let openSession, openSession.isAlive() { return openSession }
         let connection = try PostgresConnection(connectionString, applicationName: "bridge source")
         guard connection.serverVersion >= 140_000 else {
             throw BridgeError(
