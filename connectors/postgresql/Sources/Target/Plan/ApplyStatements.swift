@@ -49,8 +49,14 @@ struct ApplyStatements {
             .joined(separator: " AND ")
     }
 
+    /// One group's rows sorted by key: an index that is asked in its own order is read page by page.
+    private func inKeyOrder(group: Int) -> String {
+        let order = keys.map { "o.c\($0.offset)" }.joined(separator: ", ")
+        return "(SELECT * FROM \(stage) AS o WHERE o.g = \(group) ORDER BY \(order))"
+    }
+
     func deleteStaged(group: Int) -> String {
-        "DELETE FROM \(table.only) AS t USING \(stage) AS s WHERE s.g = \(group) AND \(stagedKeyMatches)"
+        "DELETE FROM \(table.only) AS t USING \(inKeyOrder(group: group)) AS s WHERE \(stagedKeyMatches)"
     }
 
     /// Every touched key, whatever is to become of it.
@@ -59,7 +65,7 @@ struct ApplyStatements {
     /// Rows whose values are known but for those of `leftOut`, a bit a column of the row image.
     func updateStaged(group: Int, leftOut: [UInt64]) -> String {
         var sets: [String] = []
-        var conditions = ["s.g = \(group)", stagedKeyMatches]
+        var conditions = [stagedKeyMatches]
         for (index, column) in columns.enumerated() where !column.isKey && !leftOut.contains(column: column.imageIndex) {
             let name = quoteIdentifier(column.name)
             if column.target.isAlwaysIdentity {
@@ -72,9 +78,10 @@ struct ApplyStatements {
         }
         let condition = conditions.joined(separator: " AND ")
         guard !sets.isEmpty else {
-            return "SELECT 1 FROM \(table.only) AS t, \(stage) AS s WHERE \(condition)"
+            return "SELECT 1 FROM \(table.only) AS t, \(inKeyOrder(group: group)) AS s WHERE \(condition)"
         }
-        return "UPDATE \(table.only) AS t SET \(sets.joined(separator: ", ")) FROM \(stage) AS s WHERE \(condition)"
+        return "UPDATE \(table.only) AS t SET \(sets.joined(separator: ", ")) FROM \(inKeyOrder(group: group)) AS s "
+            + "WHERE \(condition)"
     }
 
     func insertStaged(group: Int) -> String {
