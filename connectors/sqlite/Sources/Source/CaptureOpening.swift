@@ -19,6 +19,8 @@ struct CaptureOpening {
         let durable: Int64
         let acknowledged: Int64
         let acknowledgements: Int64
+        /// Where the sequence leapt to, if it did.
+        let leap: Int64?
     }
 
     func claim(_ database: borrowing SQLiteDatabase, durable: Position) throws(BridgeError) -> Claim {
@@ -86,9 +88,13 @@ struct CaptureOpening {
     private func take(
         _ state: CaptureState, _ durable: Int64, _ names: CaptureNames, _ database: borrowing SQLiteDatabase
     ) throws(BridgeError) -> Claim {
+        let log = quoteIdentifier(names.log)
+        let leap = try leapIfNeeded(
+            database.prepare("SELECT seq, tbl FROM main.\(log) ORDER BY seq DESC LIMIT 1"),
+            database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))"))
         let claim = Claim(
             nonce: state.nonce, session: CaptureState.randomNonce(), durable: durable,
-            acknowledged: state.acknowledged, acknowledgements: state.acknowledgements + 1)
+            acknowledged: state.acknowledged, acknowledgements: state.acknowledgements + 1, leap: leap)
         let update = try database.prepare("UPDATE main.\(quoteIdentifier(names.state)) SET value = ?2 WHERE key = ?1")
         try update.bind(1, string: "session")
         try update.bind(2, string: claim.session)
@@ -96,10 +102,6 @@ struct CaptureOpening {
         try update.bind(1, string: "acknowledgements")
         try update.bind(2, integer: claim.acknowledgements)
         try update.run()
-        let log = quoteIdentifier(names.log)
-        try leapIfNeeded(
-            database.prepare("SELECT seq, tbl FROM main.\(log) ORDER BY seq DESC LIMIT 1"),
-            database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))"))
         return claim
     }
 }

@@ -17,11 +17,12 @@ struct CaptureState {
     /// The sequence of the row that a new log begins with.
     static let firstSequence: Int64 = 1
 
-    /// How far the sequence leaps when changes were acknowledged.
+    /// How far the sequence leaps, at least, when changes were acknowledged.
     ///
     /// A file restored from a backup goes on from a lower sequence, and would with time pass the place up to which its
-    /// changes have been taken, unseen. Since it lacks the leaps made after the backup, it would need a billion changes to
-    /// pass even one, and so the row at the place taken last is missing: that is noticed.
+    /// changes have been taken, unseen. So the sequence leaps, and the place up to which changes have been taken is, as soon
+    /// as the source is idle for a moment, the row that a leap ends in. A file that lacks the leap would need a billion
+    /// changes to come there, and so lacks that row: this is noticed.
     static let leap: Int64 = 1 << 30
 
     var format: Int64
@@ -59,12 +60,14 @@ struct CaptureState {
         return try statement.step()
     }
 
-    /// The sequence of the newest change; that of the first row in a log that never had one.
+    /// Asks for the sequences of the newest change and of the newest row. Without a change, there is one row: the first,
+    /// or the end of the leap before which everything was taken and pruned.
     static func newestChange(_ names: CaptureNames) -> String {
-        """
-        SELECT coalesce((SELECT seq FROM main.\(quoteIdentifier(names.log)) WHERE tbl <> \(markerTable) \
-        ORDER BY seq DESC LIMIT 1), \(firstSequence))
-        """
+        let log = "main.\(quoteIdentifier(names.log))"
+        return """
+            SELECT coalesce((SELECT seq FROM \(log) WHERE tbl <> \(markerTable) ORDER BY seq DESC LIMIT 1),
+                            (SELECT max(seq) FROM \(log))), (SELECT max(seq) FROM \(log))
+            """
     }
 
     /// 128 random bits in hexadecimal.

@@ -15,12 +15,16 @@ final class KeeperMailbox: Sendable {
         var isStopping = false
         /// Acknowledgements that the source certainly has.
         var confirmed: Int64
+        /// The end of the newest leap that would survive a power failure.
+        var safeLeap: Int64
         var failure: BridgeError?
     }
     let state: Mutex<State>
     let wake = WakeFlag()
 
-    init(requested: Int64, confirmed: Int64) { state = Mutex(State(requested: requested, confirmed: confirmed)) }
+    init(requested: Int64, confirmed: Int64, safeLeap: Int64) {
+        state = Mutex(State(requested: requested, confirmed: confirmed, safeLeap: safeLeap))
+    }
 }
 
 /// Tells the source what has been taken, and prunes its log: the only writer on the source while capture runs.
@@ -95,6 +99,7 @@ actor LogKeeper {
         guard var result = outcome else { return isStopping }
         written = requested
         mailbox.state.withLock { $0.confirmed = result.acknowledgements }
+        if let leap = result.leap, writer.syncLog() { mailbox.state.withLock { $0.safeLeap = leap } }
         if result.pruned > 0 { try Failpoint.logPruned.hit() }
         while result.pruned >= Self.pruneRows {
             // Longer than the lock was held, so that others get their turn.
@@ -114,6 +119,8 @@ actor LogKeeper {
 private final class LogWriter {
     private let connection: SQLiteConnection
     private let session: String
+    private let path: String
+    private let isWriteAhead: Bool
     private let readState: SQLiteStatement
     private let writeState: SQLiteStatement
     private let newest: SQLiteStatement
@@ -125,8 +132,11 @@ private final class LogWriter {
         self.session = session
         connection = try SQLiteConnection(path: path, access: .readWrite, busyTimeout: 2_000)
         let database = connection
-        // What is lost of this in a power failure is said again. The application's own commits keep their own setting.
-        try database.database.execute("PRAGMA synchronous = NORMAL; PRAGMA wal_autocheckpoint = 0")
+        self.path = path
+        isWriteAhead = try connection.database.string("PRAGMA main.journal_mode")?.lowercased() == "wal"
+        // In WAL mode the sync follows the commit, when the lock is free again. The application's commits keep their setting.
+        try database.database.execute(
+            "PRAGMA synchronous = \(isWriteAhead ? "NORMAL" : "FULL"); PRAGMA wal_autocheckpoint = 0")
         let log = quoteIdentifier(names.log)
         let state = quoteIdentifier(names.state)
         readState = try database.database.prepare(
@@ -162,14 +172,25 @@ private final class LogWriter {
 
     /// Writes down that everything before `position` is taken, leaps, and prunes one portion.
     /// - Returns: nil if another writer has the lock.
-    func acknowledge(_ position: Int64) throws(BridgeError) -> (acknowledgements: Int64, pruned: Int)? {
+    func acknowledge(
+        _ position: Int64
+    ) throws(BridgeError) -> (acknowledgements: Int64, pruned: Int, leap: Int64?)? {
         try inTransaction { () throws(BridgeError) in
             let count = try countForThisSession() + 1
             try write("acknowledged", position)
             try write("acknowledgements", count)
-            try leapIfNeeded(newest, leap)
-            return (count, try pruneOnce(position))
+            let leapt = try leapIfNeeded(newest, leap)
+            return (count, try pruneOnce(position), leapt)
         }
+    }
+
+    /// Makes sure that what was committed survives a power failure.
+    func syncLog() -> Bool {
+        guard isWriteAhead else { return true }
+        let descriptor = open(path + "-wal", O_RDWR | O_CLOEXEC)
+        guard descriptor >= 0 else { return false }
+        defer { closeFile(descriptor) }
+        return fdatasync(descriptor) == 0
     }
 
     /// Prunes one more portion. Returns how many rows went, nil if another writer has the lock.
@@ -216,13 +237,20 @@ private final class LogWriter {
     }
 }
 
-/// Makes the sequence leap, unless its last row is a leap already. See ``CaptureState/leap``. In the caller's transaction.
-func leapIfNeeded(_ newest: SQLiteStatement, _ leap: SQLiteStatement) throws(BridgeError) {
+/// Makes the sequence leap, unless its last row is the end of a leap already. See ``CaptureState/leap``. In the caller's
+/// transaction.
+/// - Returns: where it leapt to.
+func leapIfNeeded(_ newest: SQLiteStatement, _ leap: SQLiteStatement) throws(BridgeError) -> Int64? {
     defer { newest.reset() }
-    guard try newest.step(), newest.integer(1) != CaptureState.markerTable else { return }
-    let (next, overflow) = newest.integer(0).addingReportingOverflow(CaptureState.leap)
+    guard try newest.step(), newest.integer(1) != CaptureState.markerTable else { return nil }
+    // Not the same distance twice, so that two copies of a file do not come to the same place.
+    let distance = CaptureState.leap + Int64.random(in: 0..<1 << 20)
+    let (next, overflow) = newest.integer(0).addingReportingOverflow(distance)
     // After eight thousand million leaps the log goes on without.
-    guard !overflow else { return }
+    guard !overflow else { return nil }
     try leap.bind(1, integer: next)
     try leap.run()
+    return next
 }
+
+private func closeFile(_ descriptor: Int32) { _ = close(descriptor) }

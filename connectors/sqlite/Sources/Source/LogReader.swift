@@ -36,7 +36,7 @@ final class LogReader {
     private let nonce: String
     private let session: String
     private let gate: CaptureGate
-    private let acknowledgements: () -> Int64
+    private let mailbox: KeeperMailbox
 
     private let dataVersion: SQLiteStatement
     private let schemaVersion: SQLiteStatement
@@ -50,8 +50,10 @@ final class LogReader {
 
     /// The last log row that was looked at.
     private var scanned: Int64
-    /// The newest change that a closed transaction covers.
+    /// The newest change that a closed transaction covers, or the end of a leap behind it.
     private var delivered: Int64
+    /// The end of the newest leap that the keeper had told of at the last read.
+    private(set) var seenLeap: Int64 = 0
     private var open: (begin: Int64, changes: UInt64)?
     private var isInGate = false
 
@@ -63,16 +65,16 @@ final class LogReader {
 
     /// - Parameters:
     ///   - durable: the first sequence that is to be delivered.
-    ///   - acknowledgements: how many acknowledgements the source certainly has.
+    ///   - mailbox: what the keeper says of its writes.
     init(
         path: String, link: LinkDescription, nonce: String, session: String, durable: Int64,
-        acknowledgements: @escaping () -> Int64
+        mailbox: KeeperMailbox
     ) throws(BridgeError) {
         self.path = path
         self.link = link
         self.nonce = nonce
         self.session = session
-        self.acknowledgements = acknowledgements
+        self.mailbox = mailbox
         names = CaptureNames(link)
         installer = CaptureInstaller(link)
         gate = CaptureGate.shared(path: path, names: names)
@@ -152,17 +154,24 @@ final class LogReader {
     private func readSnapshot(
         into buffer: RecordBuffer, limit: Int, progress: inout CaptureProgress
     ) throws(BridgeError) {
-        let known = acknowledgements()
+        let (acknowledgements, safeLeap) = mailbox.state.withLock { ($0.confirmed, $0.safeLeap) }
+        seenLeap = safeLeap
         try checkSchema()
-        try checkSource(known)
+        try checkSource(acknowledgements)
         guard let newestChange, let logRows else { return }
         defer { newestChange.reset() }
         guard try newestChange.step() else { return }
         let newest = newestChange.integer(0)
-        guard newest > delivered else {
-            guard newest == delivered else { throw rewound() }
-            return
+        let newestRow = newestChange.integer(1)
+        defer {
+            // The end of a leap stands for nothing, so it is delivered when all before it is; but what could vanish in a
+            // power failure must not become the place that the next session asks for.
+            if open == nil, newestRow > newest, newestRow <= safeLeap, scanned >= newest {
+                scanned = max(scanned, newestRow)
+                delivered = max(delivered, newestRow)
+            }
         }
+        guard newest > delivered else { return }
         let start = buffer.count
         announcedNow.removeAll(keepingCapacity: true)
         keys.removeAll()

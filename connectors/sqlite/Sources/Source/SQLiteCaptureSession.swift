@@ -28,7 +28,7 @@ package actor SQLiteCaptureSession: CaptureSession {
 
     init(
         path: String, link: LinkDescription, nonce: String, session: String, durable: Int64, acknowledged: Int64,
-        acknowledgements: Int64
+        acknowledgements: Int64, safeLeap: Int64
     ) {
         executor = ThreadExecutor(name: "sqlite-capture")
         self.path = path
@@ -36,7 +36,7 @@ package actor SQLiteCaptureSession: CaptureSession {
         self.nonce = nonce
         self.session = session
         self.durable = durable
-        let mailbox = KeeperMailbox(requested: acknowledged, confirmed: acknowledgements)
+        let mailbox = KeeperMailbox(requested: acknowledged, confirmed: acknowledgements, safeLeap: safeLeap)
         self.mailbox = mailbox
         let keeper = LogKeeper(
             path: path, names: CaptureNames(link), session: session, mailbox: mailbox, acknowledged: acknowledged)
@@ -75,7 +75,7 @@ package actor SQLiteCaptureSession: CaptureSession {
         if let reader { return reader }
         let reader = try LogReader(
             path: path, link: link, nonce: nonce, session: session, durable: durable,
-            acknowledgements: { [mailbox] in mailbox.state.withLock { $0.confirmed } })
+            mailbox: mailbox)
         self.reader = reader
         watch = ChangeWatch(path: path, wake: wake)
         return reader
@@ -100,7 +100,7 @@ package actor SQLiteCaptureSession: CaptureSession {
             case .nothing:
                 if try sees(reader) { return true }
             }
-            if mailbox.state.withLock({ $0.failure != nil }) { return true }
+            if mailbox.state.withLock({ $0.failure != nil || $0.safeLeap > reader.seenLeap }) { return true }
         }
     }
 

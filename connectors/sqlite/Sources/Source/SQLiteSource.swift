@@ -128,7 +128,8 @@ package actor SQLiteSource: SourceConnector {
         let session = try opening.claim(connection.database, durable: durable)
         return SQLiteCaptureSession(
             path: resolvedPath, link: link, nonce: session.nonce, session: session.session,
-            durable: session.durable, acknowledged: session.acknowledged, acknowledgements: session.acknowledgements)
+            durable: session.durable, acknowledged: session.acknowledged, acknowledgements: session.acknowledgements,
+            safeLeap: session.leap ?? 0)
     }
 
     package func currentPosition() async throws(BridgeError) -> Position {

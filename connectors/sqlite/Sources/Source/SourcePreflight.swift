@@ -34,6 +34,8 @@ struct SourcePreflight {
     }
 
     private func databaseFindings(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> [Finding] {
+        // The mode is known for certain once something has been read.
+        _ = try database.integer("SELECT count(*) FROM main.sqlite_master")
         let mode = try database.string("PRAGMA main.journal_mode")?.lowercased() ?? ""
         guard mode != "wal" else { return [] }
         return [

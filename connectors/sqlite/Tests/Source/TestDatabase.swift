@@ -107,6 +107,6 @@ final class DirectCapture {
             .claim(connection.database, durable: position)
         reader = try LogReader(
             path: database.path, link: link, nonce: nonce, session: claim.session, durable: claim.durable,
-            acknowledgements: { 0 })
+            mailbox: KeeperMailbox(requested: claim.durable, confirmed: 0, safeLeap: claim.leap ?? 0))
     }
 }
