@@ -36,7 +36,18 @@ actor SQLiteLoader {
     func begin(
         mapping: TableMapping, columns: [Relation.Column], lock: LinkLock
     ) throws(BridgeError) -> Int {
-        let connection = try open(lock)
+        do throws(BridgeError) {
+            return try begin(mapping, columns, try open(lock))
+        } catch {
+            // A load that did not begin keeps nobody else out.
+            release()
+            throw error
+        }
+    }
+
+    private func begin(
+        _ mapping: TableMapping, _ columns: [Relation.Column], _ connection: TargetConnection
+    ) throws(BridgeError) -> Int {
         let target = try connection.requiredTarget(mapping.target)
         // Rows of the copy name no row, so no key is asked for.
         let engine: EngineName = link.form == .native ? .sqlite : EngineName(rawValue: "")
@@ -98,11 +109,12 @@ actor SQLiteLoader {
         _ bytes: UnsafeRawBufferPointer, _ load: OpenLoad, _ connection: TargetConnection
     ) throws(BridgeError) -> Int64 {
         var reader = ByteReader(bytes)
-        let handle = load.statement.handle
+        let (binder, statement) = (load.binder, load.statement)
+        let handle = statement.handle
         var rows: Int64 = 0
         while !reader.isAtEnd {
             let row = try nextRow(&reader)
-            guard case .whole = try load.binder.bindNew(row, to: load.statement) else {
+            guard case .whole = try binder.bindNew(row, to: statement) else {
                 throw BridgeError(
                     .valueMissing, "a copied row lacks a value", context: [.init(.table, load.table)])
             }
@@ -118,10 +130,10 @@ actor SQLiteLoader {
     @inline(__always)
     private static func nextRow(_ reader: inout ByteReader) throws(BridgeError) -> RowImage {
         let start = reader.offset
-        let length: UInt32
-        do throws(ByteReader.Truncated) {
-            length = try reader.readInteger(UInt32.self)
-        } catch {
+        guard reader.remaining >= 4 else { throw BridgeError.malformedRecord(at: start) }
+        // Read here and not by the reader's generic function, which is not specialised across modules: this runs per row.
+        let length = UInt32(bigEndian: reader.bytes.loadUnaligned(fromByteOffset: start, as: UInt32.self))
+        do throws(ByteReader.Truncated) { _ = try reader.readBytes(4) } catch {
             throw BridgeError.malformedRecord(at: start)
         }
         let row = try RowImage(&reader)
@@ -149,9 +161,13 @@ actor SQLiteLoader {
 
     func cancel(_ number: Int) { end(number) }
 
-    /// Closes the connection with the last load.
     private func end(_ number: Int) {
         loads[number] = nil
+        release()
+    }
+
+    /// Closes the connection, and lets go of the lock, with the last load.
+    private func release() {
         guard loads.isEmpty else { return }
         connection = nil
         lock = nil

@@ -62,6 +62,9 @@ import Testing
         let error = await failure { _ = try await open(filled, other) }
         #expect(error?.code == .targetTableNotEmpty)
         #expect(try filled.rows("SELECT id FROM users") == ["i:77"])
+        // The load that did not begin keeps no lock.
+        let next = SQLiteTarget(path: filled.path)
+        #expect(await failure { _ = try await open(filled, next, other) }?.code == .targetTableNotEmpty)
         #expect(try await filled.target.linkState(other)?.tables[Self.relation.name]?.state == .pending)
     }
 
