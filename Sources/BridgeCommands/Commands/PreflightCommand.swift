@@ -69,7 +69,7 @@ struct PreflightReport: Sendable {
         do throws(BridgeError) {
             try await migration.target.connect()
             guard var link else { return }
-            try await migration.resolveTarget(&link)
+            try await migration.resolveTarget(&link.description)
             // What the target holds once the migration has begun is its own doing, not in its way.
             if let state = try await migration.target.linkState(link.description), state.origin != nil { return }
             entries += try await migration.target.preflight(link.description, sources: link.sources).map {

@@ -34,11 +34,15 @@ package struct RunReport: Codable, Hashable, Sendable {
     package var phase: String
     /// What the run does now: `starting`, `copying`, `streaming`, `waiting`, `stopping` or `stopped`.
     package var activity = ""
+    /// The source tables' full names in the order of the configuration, as ``TableName/written``.
+    package var sources: [String] = []
     package var tables: [Table] = []
     /// Positions in their stored form.
     package var capturedPosition: String?
     package var journaledPosition: String?
     package var appliedPosition: String?
+    /// When the last applied transaction committed on the source, in microseconds since 1970.
+    package var appliedCommitTime: Int64?
     package var lagSeconds: Double?
     package var rowsPerSecond: Double?
     package var transactionsPerSecond: Double?

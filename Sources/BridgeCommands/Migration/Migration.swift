@@ -25,7 +25,7 @@ struct Migration: Sendable {
         try await source.connect()
         try await target.connect()
         var link = try await resolveSource()
-        try await resolveTarget(&link)
+        try await resolveTarget(&link.description)
         return link
     }
 
@@ -55,10 +55,10 @@ struct Migration: Sendable {
     }
 
     /// Gives the target tables that exist their full names; the others keep the names of the file.
-    func resolveTarget(_ link: inout Link) async throws(BridgeError) {
-        let wanted = link.description.mappings.map(\.target)
+    func resolveTarget(_ link: inout LinkDescription) async throws(BridgeError) {
+        let wanted = link.mappings.map(\.target)
         for (index, schema) in Self.match(wanted, try await target.describeTables(wanted)).enumerated() {
-            if let schema { link.description.mappings[index].target = schema.name }
+            if let schema { link.mappings[index].target = schema.name }
         }
     }
 

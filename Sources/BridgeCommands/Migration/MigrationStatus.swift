@@ -8,6 +8,8 @@ struct MigrationStatus: Sendable {
     struct Side: Sendable {
         var address: String
         var error: BridgeError?
+        /// Whether it answered at all, though perhaps with an error.
+        var isReachable: Bool { error?.exitStatus != .unavailable && error?.exitStatus != .rights }
     }
 
     var migration: String
@@ -58,16 +60,38 @@ struct MigrationStatus: Sendable {
 
     private mutating func ask(_ migration: Migration) async {
         do throws(BridgeError) {
-            try await migration.target.connect()
-            state = try await migration.target.linkState(link)
-        } catch { target.error = error }
-        do throws(BridgeError) {
             try await migration.source.connect()
             link = try await migration.resolveSource().description
-            // Before the first run the source holds nothing of the link that could be asked about.
-            guard target.error != nil || state?.origin != nil else { return }
+        } catch {
+            source.error = error
+            link.mappings = mappingsOfLastRun ?? link.mappings
+        }
+        do throws(BridgeError) {
+            try await migration.target.connect()
+            try await migration.resolveTarget(&link)
+            state = try await migration.target.linkState(link)
+        } catch { target.error = error }
+        // Before the first run the source holds nothing of the link that could be asked about.
+        guard source.error == nil, target.error != nil || state?.origin != nil else { return }
+        do throws(BridgeError) {
             health = try await migration.source.health(link, applied: appliedPosition ?? .zero)
         } catch { source.error = error }
+    }
+
+    /// The tables' full names, which only the source knows, as the last run found them; nil unless it ran with the
+    /// tables that the file names now.
+    private var mappingsOfLastRun: [TableMapping]? {
+        let names = (report?.sources ?? []).compactMap { TableName(written: $0) }
+        guard names.count == link.mappings.count,
+            zip(names, link.mappings).allSatisfy({ name, mapping in
+                name.name == mapping.source.name && (mapping.source.schema ?? name.schema) == name.schema
+            })
+        else { return nil }
+        return zip(names, link.mappings).map { name, mapping in
+            var mapping = mapping
+            mapping.source = name
+            return mapping
+        }
     }
 
     // MARK: - What follows from it
@@ -87,22 +111,34 @@ struct MigrationStatus: Sendable {
         return state?.origin == nil ? "not_started" : "stopped"
     }
 
-    /// The run knows best while it runs: it also counts stretches in which the source had nothing for this link.
+    /// The last run's report, if what the target holds is what that run left, or it runs still. It then knows more than
+    /// the target, which does not record stretches in which the source had nothing for this link.
+    private var trustedReport: RunReport? {
+        guard let report else { return nil }
+        if isRunning || state == nil && target.error != nil { return report }
+        guard let checkpoint = state?.checkpoint, report.phase == "syncing",
+            checkpoint.commitTime.microseconds == report.appliedCommitTime
+        else { return nil }
+        return report
+    }
+
     var appliedPosition: Position? {
-        let stored = state?.checkpoint?.frontier
-        let reported = report?.appliedPosition.flatMap { Position(storedForm: $0) }
-        guard isRunning else { return stored ?? (state == nil && target.error != nil ? reported : nil) }
-        return [stored, reported].compactMap { $0 }.max()
+        let reported = trustedReport?.appliedPosition.flatMap { Position(storedForm: $0) }
+        return [state?.checkpoint?.frontier, reported].compactMap { $0 }.max()
     }
 
     var capturedPosition: Position? { report?.capturedPosition.flatMap { Position(storedForm: $0) } }
     var journaledPosition: Position? { report?.journaledPosition.flatMap { Position(storedForm: $0) } }
 
+    /// While nothing runs it is an upper bound: the oldest transaction that is missing committed after the last one that
+    /// is not, and after the last moment at which the run had nothing left to apply.
     var lagSeconds: Double? {
         if isRunning, let report { return report.phase == "syncing" ? report.lagSeconds : nil }
-        guard let checkpoint = state?.checkpoint else { return nil }
-        if let health, checkpoint.frontier >= health.current { return 0 }
-        return Double(max(0, Timestamp.now.microseconds - checkpoint.commitTime.microseconds)) / 1e6
+        guard let checkpoint = state?.checkpoint, let applied = appliedPosition else { return nil }
+        if let health, applied >= health.current { return 0 }
+        var since = checkpoint.commitTime.microseconds
+        if let report = trustedReport, report.lagSeconds == 0 { since = max(since, report.updatedAt) }
+        return Double(max(0, Timestamp.now.microseconds - since)) / 1e6
     }
 
     struct TableProgress: Sendable {

@@ -105,12 +105,14 @@ actor RunReporter {
             startedAt: startedAt.microseconds, updatedAt: now.microseconds, state: state,
             phase: progress.phase.rawValue)
         report.activity = progress.activity.rawValue
+        report.sources = link.mappings.map(\.source.written)
         report.tables = progress.tables.map {
             .init(name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated, state: $0.state.rawValue)
         }
         report.capturedPosition = Self.stored(progress.captured)
         report.journaledPosition = Self.stored(progress.journaled)
         report.appliedPosition = Self.stored(progress.applied)
+        report.appliedCommitTime = progress.appliedCommitTime?.microseconds
         report.lagSeconds = lag(progress, now: now)
         report.rowsPerSecond = progress.rowsPerSecond
         report.transactionsPerSecond = progress.transactionsPerSecond

@@ -52,7 +52,7 @@ extension MigrationStatus {
 
     private static func json(_ side: Side) -> JSONValue {
         [
-            "address": .string(side.address), "reachable": .bool(side.error == nil),
+            "address": .string(side.address), "reachable": .bool(side.isReachable),
             "error": JSONValue(side.error.map(ErrorRenderer.headline)),
         ]
     }

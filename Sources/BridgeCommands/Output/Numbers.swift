@@ -23,10 +23,11 @@ package enum Numbers {
         return "\(value) B"
     }
 
-    /// `0.4 s`, `2 m 05 s`, `3 h 12 m`.
+    /// `40 ms`, `1.4 s`, `2 m 05 s`, `3 h 12 m`.
     package static func duration(seconds: Double) -> String {
         guard seconds.isFinite else { return "–" }
-        if seconds < 60 { return oneDecimal(max(0, seconds)) + " s" }
+        if seconds < 1 { return "\(Int((max(0, seconds) * 1000).rounded())) ms" }
+        if seconds < 60 { return oneDecimal(seconds) + " s" }
         let whole = Int64(min(seconds.rounded(), 1e15))
         func two(_ value: Int64) -> String { value < 10 ? "0\(value)" : "\(value)" }
         if whole < 3600 { return "\(whole / 60) m \(two(whole % 60)) s" }
