@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeTestSupport
 import Testing
 
 @Suite("Core")
@@ -63,7 +64,7 @@ struct CoreTests {
     func fuzz() throws {
         let seed = UInt64.random(in: 0...UInt64.max)
         print("seed \(seed)")
-        var random = SplitMix(seed: seed)
+        var random = SeededGenerator(seed: seed)
         for _ in 0..<2_000 {
             let buffer = RecordBuffer()
             let start = buffer.beginRow(.update, relation: 3, old: .key)
@@ -98,16 +99,3 @@ struct CoreTests {
     }
 }
 
-/// A small generator whose seed can be printed and used again.
-struct SplitMix: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}

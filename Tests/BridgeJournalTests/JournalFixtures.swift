@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeTestSupport
 import Foundation
 import Testing
 
@@ -36,28 +37,6 @@ extension JournalBinding {
         link: "shop-users", direction: .forward, identity: "database=4f1d\nepoch=1", origin: Position(commit: 10))
 }
 
-/// Numbers that come again with the seed.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-
-    /// The environment variable's seed, or a new one; printed, so that a failure can be had again.
-    static func named(_ test: String) -> (generator: SeededGenerator, seed: UInt64) {
-        let seed =
-            ProcessInfo.processInfo.environment["BRIDGE_TEST_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 0...99_999)
-        print("\(test): BRIDGE_TEST_SEED=\(seed)")
-        return (SeededGenerator(seed: seed), seed)
-    }
-}
 
 /// Rounds of a fuzz test: a short default, or what the environment asks for.
 func fuzzRounds(_ standard: Int) -> Int {

@@ -34,7 +34,7 @@ package protocol SourceConnector: Connector {
     ) async throws(BridgeError) -> any CaptureSession
 
     /// A position such that everything that is committed now stands before it.
-    func currentPosition() async throws(BridgeError) -> Position
+    func currentPosition(_ link: LinkDescription) async throws(BridgeError) -> Position
 
     /// The source's own view of the link.
     /// - Parameter applied: everything before it is on the target.

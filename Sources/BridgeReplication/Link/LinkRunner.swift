@@ -199,7 +199,7 @@ package final class LinkRunner: Sendable {
         while !stopSignal.isRequested {
             do throws(BridgeError) {
                 let wanted: Position
-                if let goal { wanted = goal } else { wanted = try await source.currentPosition() }
+                if let goal { wanted = goal } else { wanted = try await source.currentPosition(link) }
                 goal = wanted
                 if board.current.applied >= wanted { return .caughtUp }
                 await stopSignal.sleep(.milliseconds(20))

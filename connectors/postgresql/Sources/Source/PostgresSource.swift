@@ -160,7 +160,7 @@ package actor PostgresSource: SourceConnector {
     /// message gives a record that ends exactly here; the transaction number makes its commit write and flush a record
     /// of its own, so everything up to here is sent, or passed over with a keepalive, at once. Capture leaves out the
     /// message, which stands outside of transactions.
-    package func currentPosition() async throws(BridgeError) -> Position {
+    package func currentPosition(_ link: LinkDescription) async throws(BridgeError) -> Position {
         let session = try session()
         let position = try session.inTransaction { () throws(BridgeError) in
             try session.execute("SET LOCAL synchronous_commit = local")

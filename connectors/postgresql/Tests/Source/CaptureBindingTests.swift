@@ -47,7 +47,7 @@ import Testing
         let error = try await refusal(other, itsOrigin)
         #expect(error.code == .slotForeign && error.hint.contains("start the migration again"))
         // A journal that reaches as far as the slot has nothing lost.
-        let position = try await other.source.currentPosition()
+        let position = try await other.source.currentPosition(other.link)
         let session = try await other.source.openCapture(other.link, origin: itsOrigin, durable: position)
         await session.close()
 

@@ -43,7 +43,7 @@ struct SourceFixture: Sendable {
     }
 
     func open(_ origin: CaptureOrigin, _ durable: Position) async throws -> Stream {
-        Stream(session: try await source.openCapture(link, origin: origin, durable: durable), source: source)
+        Stream(session: try await source.openCapture(link, origin: origin, durable: durable), source: source, link: link)
     }
 }
 
@@ -52,6 +52,7 @@ final class Stream {
     let session: any CaptureSession
     let source: PostgresSource
     private(set) var lines: [String] = []
+    private let link: LinkDescription
     private(set) var relations: [UInt32: Relation] = [:]
     private(set) var frontier = Position.zero
     private(set) var ends: [TransactionEnd] = []
@@ -61,7 +62,8 @@ final class Stream {
     var limit = 1 << 20
     private let buffer = RecordBuffer()
 
-    init(session: any CaptureSession, source: PostgresSource) {
+    init(session: any CaptureSession, source: PostgresSource, link: LinkDescription) {
+        self.link = link
         self.session = session
         self.source = source
     }
@@ -80,7 +82,7 @@ final class Stream {
 
     /// Reads until everything that is committed now has been delivered.
     func catchUp(deadline: Duration = .seconds(30)) async throws {
-        let position = try await source.currentPosition()
+        let position = try await source.currentPosition(link)
         let end = ContinuousClock.now + deadline
         while frontier < position {
             try #require(ContinuousClock.now < end, "capture does not reach \(source.describe(position))")

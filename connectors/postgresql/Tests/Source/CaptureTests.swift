@@ -92,7 +92,7 @@ import Testing
             try await fixture.psql(
                 (0..<40).map { "INSERT INTO t SELECT \(batch * 1000 + $0 * 10) + g, g FROM generate_series(0, \($0 % 4)) g;" }
                     .joined(separator: "\n"))
-            let position = try await fixture.source.currentPosition()
+            let position = try await fixture.source.currentPosition(fixture.link)
             while stream.frontier < position {
                 let progress = try await stream.step()
                 // Sessions end at a commit, in the middle of a transaction, told or untold.
@@ -213,7 +213,7 @@ import Testing
                 '1 mon 2 days 03:04:05', '\\xff00', 12.5)
             """)
         let expected = "1|0.30000000000000004|0.33333334|2024-02-03 04:05:06.7+00|2024-02-03|1 mon 2 days 03:04:05|\\xff00|$12.50"
-        let stream = Stream(session: try await source.openCapture(link, origin: origin, durable: origin.position), source: source)
+        let stream = Stream(session: try await source.openCapture(link, origin: origin, durable: origin.position), source: source, link: link)
         try await stream.catchUp()
         #expect(stream.takeChanges() == ["insert t (\(expected))"])
         await stream.session.close()

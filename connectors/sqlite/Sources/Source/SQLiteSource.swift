@@ -20,8 +20,6 @@ package actor SQLiteSource: SourceConnector {
     /// As given.
     private let givenPath: String
     private var connection: SQLiteConnection?
-    /// The link of the last call that named one: positions are places in its log.
-    private var currentLink: LinkDescription?
 
     /// - Parameter path: the database file. It is opened by ``connect()``, not here.
     package init(path: String) {
@@ -93,7 +91,6 @@ package actor SQLiteSource: SourceConnector {
     package nonisolated func copyFormats(_ table: TableSchema) -> [CopyFormat] { [.rows] }
 
     package func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] {
-        currentLink = link
         let connection = try open()
         return try SourcePreflight(link: link, path: resolvedPath).findings(connection.database)
     }
@@ -101,7 +98,6 @@ package actor SQLiteSource: SourceConnector {
     package func prepareCapture(
         _ link: LinkDescription, replacingLeftovers: Bool
     ) async throws(BridgeError) -> CaptureOrigin {
-        currentLink = link
         let connection = try open()
         let (nonce, position) = try CaptureInstaller(link).install(
             connection.database, replacingLeftovers: replacingLeftovers)
@@ -114,7 +110,6 @@ package actor SQLiteSource: SourceConnector {
     }
 
     package func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot {
-        currentLink = link
         _ = try open()
         return SQLiteSnapshot(path: resolvedPath, link: link)
     }
@@ -122,7 +117,6 @@ package actor SQLiteSource: SourceConnector {
     package func openCapture(
         _ link: LinkDescription, origin: CaptureOrigin, durable: Position
     ) async throws(BridgeError) -> any CaptureSession {
-        currentLink = link
         let connection = try open()
         let opening = CaptureOpening(link: link, origin: origin, path: resolvedPath)
         let session = try opening.claim(connection.database, durable: durable)
@@ -132,12 +126,8 @@ package actor SQLiteSource: SourceConnector {
             safeLeap: session.leap ?? 0)
     }
 
-    package func currentPosition() async throws(BridgeError) -> Position {
-        let connection = try open()
-        guard let link = currentLink else {
-            throw BridgeError(.internalFault, "a position was asked for before any link was named")
-        }
-        return try current(CaptureNames(link), connection)
+    package func currentPosition(_ link: LinkDescription) async throws(BridgeError) -> Position {
+        try current(CaptureNames(link), try open())
     }
 
     private func current(_ names: CaptureNames, _ connection: SQLiteConnection) throws(BridgeError) -> Position {
@@ -150,7 +140,6 @@ package actor SQLiteSource: SourceConnector {
     }
 
     package func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth {
-        currentLink = link
         let connection = try open()
         let names = CaptureNames(link)
         return try connection.database.transaction(.deferred) { () throws(BridgeError) in

@@ -225,7 +225,7 @@ struct CaptureCaseTests {
             try harness.database.run("UPDATE t SET b = -1 WHERE b = \(step); DELETE FROM t WHERE b = \(2_000 - step); INSERT INTO t VALUES('new\(step)', 0); UPDATE t SET a = upper(a) WHERE b = \(1_000 + step)")
         }
         #expect(step > 5)
-        #expect(position < (try await harness.source.currentPosition()))
+        #expect(position < (try await harness.source.currentPosition(harness.link)))
         #expect(try await harness.difference(["t": ["a", "b"]]) == nil)
         await harness.close()
     }

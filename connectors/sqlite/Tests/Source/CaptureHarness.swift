@@ -45,7 +45,7 @@ final class CaptureHarness: @unchecked Sendable {
 
     /// Reads until everything committed before the call has been delivered.
     func drain() async throws {
-        let goal = try await source.currentPosition()
+        let goal = try await source.currentPosition(link)
         let deadline = ContinuousClock.now + .seconds(30)
         while true {
             let progress = try await read(patience: .milliseconds(50))

@@ -58,7 +58,7 @@ struct CaptureLifeTests {
         }
         harness.session.acknowledge(harness.durable)
         try await eventually("one row is left") { try harness.database.integer("SELECT count(*) FROM \(log)") == 1 }
-        #expect(try await harness.source.currentPosition() == harness.durable)
+        #expect(try await harness.source.currentPosition(harness.link) == harness.durable)
         let before = try harness.database.integer("SELECT max(seq) FROM \(log)")
         try harness.database.run("DELETE FROM t WHERE a = 1")
         #expect(try harness.database.integer("SELECT max(seq) FROM \(log)") == before + 1)

@@ -9,17 +9,6 @@ import Testing
 ///
 /// `BRIDGE_TEST_SEED` sets the first seed, `BRIDGE_TEST_ROUNDS` how many follow.
 @Suite struct RandomTransactionTests {
-    struct Generator: RandomNumberGenerator {
-        var state: UInt64
-        mutating func next() -> UInt64 {
-            state &+= 0x9E37_79B9_7F4A_7C15
-            var value = state
-            value = (value ^ (value >> 30)) &* 0xBF58_476D_1CE4_E5B9
-            value = (value ^ (value >> 27)) &* 0x94D0_49BB_1331_11EB
-            return value ^ (value >> 31)
-        }
-    }
-
     static var seeds: Range<UInt64> {
         let environment = { (name: String) in getenv(name).flatMap { UInt64(String(cString: $0)) } }
         let first = environment("BRIDGE_TEST_SEED") ?? UInt64.random(in: 0...UInt64(Int32.max))
@@ -47,7 +36,7 @@ import Testing
     }
 
     private func rowLog(_ seed: UInt64) async throws {
-        var random = Generator(state: seed)
+        var random = SeededGenerator(seed: seed)
         let fixture = try TargetFixture("CREATE TABLE items(id INTEGER PRIMARY KEY, code TEXT UNIQUE, body TEXT)")
         var applier = try await fixture.applier([Self.rows])
         var items: [Int64: Item] = [:]
@@ -74,7 +63,7 @@ import Testing
 
     /// One source transaction, under a unique constraint that is checked at its end.
     private static func randomChanges(
-        _ items: inout [Int64: Item], _ writer: BatchWriter, _ random: inout Generator
+        _ items: inout [Int64: Item], _ writer: BatchWriter, _ random: inout SeededGenerator
     ) {
         for _ in 0..<Int.random(in: 1...12, using: &random) {
             let ids = items.keys.sorted()
@@ -150,7 +139,7 @@ import Testing
 
     private func keyLog(_ seed: UInt64, _ table: Int) async throws {
         let (create, relation) = Self.keyLogTables[table]
-        var random = Generator(state: seed)
+        var random = SeededGenerator(seed: seed)
         let fixture = try TargetFixture(create)
         let reference = try DatabaseQueue()
         try await reference.write { try $0.execute(sql: create) }
@@ -195,7 +184,7 @@ import Testing
         try await fixture.target.finishCopy(link)
     }
 
-    private static func randomSQL(_ random: inout Generator) -> String {
+    private static func randomSQL(_ random: inout SeededGenerator) -> String {
         let id = ["\(Int.random(in: 1...9, using: &random))", "'k\(Int.random(in: 1...3, using: &random))'",
             "'K\(Int.random(in: 1...3, using: &random))'", "\(Int.random(in: 1...3, using: &random)).0",
         ].randomElement(using: &random) ?? "1"
@@ -240,7 +229,7 @@ import Testing
 
     /// What a log of keys makes of two states: each touched key as it is now, in any order; surplus keys do no harm.
     private static func log(
-        from before: [[Value]], to after: [[Value]], _ writer: BatchWriter, _ random: inout Generator
+        from before: [[Value]], to after: [[Value]], _ writer: BatchWriter, _ random: inout SeededGenerator
     ) {
         let old = Dictionary(uniqueKeysWithValues: before.map { ($0[0], $0) })
         let new = Dictionary(uniqueKeysWithValues: after.map { ($0[0], $0) })
