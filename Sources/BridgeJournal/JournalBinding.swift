@@ -1,7 +1,7 @@
 package import BridgeCore
 
-/// What a journal was captured from. It stands in the header of every segment; a journal whose binding is another one is
-/// refused with `journalForeign` and never started over.
+/// What a journal was captured from. It stands in the header of every segment; a journal whose binding is another one
+/// is refused with `journalForeign` and never started over.
 package struct JournalBinding: Hashable, Sendable {
     /// ``LinkDescription/name``.
     package var link: String

@@ -47,7 +47,8 @@ struct CrashedDisk {
     /// The process died: all that was written is there.
     func killed() -> [String: [UInt8]] { names.mapValues { files[$0]?.current ?? [] } }
 
-    /// The machine died: of what was not synced each sector is there or not, and the file may end anywhere behind what was.
+    /// The machine died: of what was not synced each sector is there or not, and the file may end anywhere behind what
+    /// was.
     func lostPower(_ generator: inout SeededGenerator) -> [String: [UInt8]] {
         let survivors = Bool.random(using: &generator) ? names : durableNames
         var result: [String: [UInt8]] = [:]

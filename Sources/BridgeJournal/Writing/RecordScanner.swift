@@ -25,8 +25,9 @@ struct BlockPlan {
 
 /// Walks a run of records before it is written, holds it against the journal's invariants and cuts it into blocks.
 ///
-/// It looks at lengths, kinds and the few fields that say where a transaction stands; rows it passes over. A run that breaks an
-/// invariant is refused whole, so what is in the journal always has transactions that are whole, in order and counted.
+/// It looks at lengths, kinds and the few fields that say where a transaction stands; rows it passes over. A run that
+/// breaks an invariant is refused whole, so what is in the journal always has transactions that are whole, in order and
+/// counted.
 struct RecordScanner {
     private let bytes: UnsafeRawBufferPointer
     private let blockBytes: Int
