@@ -33,6 +33,14 @@ package struct JournalOptions: Sendable {
         self.blockBytes = max(blockBytes, 256)
         self.budgetBytes = budgetBytes
     }
+
+    /// With segments of at most a quarter of the budget, so that some can go while others are still needed.
+    var withinBudget: JournalOptions {
+        guard let budgetBytes else { return self }
+        var options = self
+        options.segmentBytes = min(segmentBytes, max(budgetBytes / 4, 1 << 20))
+        return options
+    }
 }
 
 /// Where a journal ends.

@@ -53,7 +53,8 @@ struct SeededGenerator: RandomNumberGenerator {
     /// The environment variable's seed, or a new one; printed, so that a failure can be had again.
     static func named(_ test: String) -> (generator: SeededGenerator, seed: UInt64) {
         let seed =
-            ProcessInfo.processInfo.environment["BRIDGE_TEST_SEED"].flatMap { UInt64($0) } ?? UInt64.random(in: 0...99_999)
+            ProcessInfo.processInfo.environment["BRIDGE_TEST_SEED"].flatMap { UInt64($0) }
+            ?? UInt64.random(in: 0...99_999)
         print("\(test): BRIDGE_TEST_SEED=\(seed)")
         return (SeededGenerator(seed: seed), seed)
     }

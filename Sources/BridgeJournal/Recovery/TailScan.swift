@@ -22,7 +22,8 @@ struct TailScan {
     }
 
     /// Takes in the next block or the footer; false where the torn tail begins.
-    private mutating func takeBlock(_ file: SegmentFile, _ size: UInt64, _ durable: UInt64) throws(BridgeError) -> Bool {
+    private mutating func takeBlock(_ file: SegmentFile, _ size: UInt64, _ durable: UInt64) throws(BridgeError) -> Bool
+    {
         let offset = entry.dataEnd
         guard let (block, checksum) = try file.descriptor(at: offset, segment: entry.number, limit: size) else {
             // A writer in another process may have finished the segment meanwhile.

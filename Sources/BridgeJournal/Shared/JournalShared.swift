@@ -113,7 +113,8 @@ extension JournalShared {
         let waiters = content.withLock { content in
             let last = content.segments.count - 1
             if last >= 0 {
-                content.bytesOnDisk += Int64(clamping: closed.fileBytes) - Int64(clamping: content.segments[last].fileBytes)
+                content.bytesOnDisk +=
+                    Int64(clamping: closed.fileBytes) - Int64(clamping: content.segments[last].fileBytes)
                 content.segments[last] = closed
             }
             content.segments.append(next)

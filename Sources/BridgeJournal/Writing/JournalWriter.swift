@@ -54,7 +54,7 @@ package actor JournalWriter {
         _ started: StartedJournal, _ binding: JournalBinding, _ options: JournalOptions, executor: ThreadExecutor
     ) throws(BridgeError) {
         self.executor = executor
-        self.options = options
+        self.options = options.withinBudget
         directory = started.recovered.directory
         state = started.recovered.state
         lock = started.recovered.lock
@@ -126,6 +126,7 @@ package actor JournalWriter {
         appliedThrough: Position, olderThan: Timestamp
     ) async throws(BridgeError) -> [String] {
         try checkUsable()
+        try releaseLastSegment(appliedThrough: appliedThrough)
         let segments = shared.segments
         let removable = Retention.removable(
             segments, appliedThrough: appliedThrough, olderThan: olderThan,
@@ -209,6 +210,20 @@ extension JournalWriter {
         offset = block.nextOffset
         checksum = blockChecksum
         shared.publish(block, checksum: blockChecksum)
+    }
+
+    /// Begins another segment where the last one alone stands in the way of a journal that has used up its budget and of
+    /// which everything is applied: otherwise nothing could ever be removed, nor written again.
+    private func releaseLastSegment(appliedThrough position: Position) throws(BridgeError) {
+        guard budgetUsed >= 1, let last = shared.entry(ofSegment: segment), last.commits > 0,
+            end.openTransaction == nil, let commit = end.lastPosition, commit <= position.commit
+        else { return }
+        do throws(BridgeError) {
+            try beginNextSegment()
+        } catch {
+            shared.fail(error)
+            throw error
+        }
     }
 
     /// Finishes the segment and makes it durable before its successor gets its name: a torn tail is only ever in the
