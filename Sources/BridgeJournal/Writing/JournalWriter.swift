@@ -212,8 +212,8 @@ extension JournalWriter {
         shared.publish(block, checksum: blockChecksum)
     }
 
-    /// Begins another segment where the last one alone stands in the way of a journal that has used up its budget and of
-    /// which everything is applied: otherwise nothing could ever be removed, nor written again.
+    /// Begins another segment where the budget is used up and everything is applied, so that the last one can go as
+    /// well: otherwise nothing could ever be removed, nor written again.
     private func releaseLastSegment(appliedThrough position: Position) throws(BridgeError) {
         guard budgetUsed >= 1, let last = shared.entry(ofSegment: segment), last.commits > 0,
             end.openTransaction == nil, let commit = end.lastPosition, commit <= position.commit
