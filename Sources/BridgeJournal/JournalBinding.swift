@@ -1,7 +1,7 @@
 package import BridgeCore
 
-/// What a journal was captured from. It stands in the header of every segment; a journal whose binding is another one is
-/// refused with `journalForeign` and never started over.
+/// What a journal was captured from. It stands in the header of every segment; a journal whose binding is another one
+/// is refused with `journalForeign` and never started over.
 package struct JournalBinding: Hashable, Sendable {
     /// ``LinkDescription/name``.
     package var link: String
@@ -32,6 +32,14 @@ package struct JournalOptions: Sendable {
         self.segmentBytes = max(segmentBytes, 4096)
         self.blockBytes = max(blockBytes, 256)
         self.budgetBytes = budgetBytes
+    }
+
+    /// With segments of at most a quarter of the budget, so that some can go while others are still needed.
+    var withinBudget: JournalOptions {
+        guard let budgetBytes else { return self }
+        var options = self
+        options.segmentBytes = min(segmentBytes, max(budgetBytes / 4, 1 << 20))
+        return options
     }
 }
 

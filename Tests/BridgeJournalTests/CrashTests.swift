@@ -48,13 +48,15 @@ struct CrashedDisk {
     /// The process died: all that was written is there.
     func killed() -> [String: [UInt8]] { names.mapValues { files[$0]?.current ?? [] } }
 
-    /// The machine died: of what was not synced each sector is there or not, and the file may end anywhere behind what was.
+    /// The machine died: of what was not synced each sector is there or not, and the file may end anywhere behind what
+    /// was.
     func lostPower(_ generator: inout SeededGenerator) -> [String: [UInt8]] {
         let survivors = Bool.random(using: &generator) ? names : durableNames
         var result: [String: [UInt8]] = [:]
         for (name, id) in survivors.sorted(by: { $0.key < $1.key }) {
             guard let file = files[id] else { continue }
-            let size = Int.random(in: file.durable.count...max(file.durable.count, file.current.count), using: &generator)
+            let size = Int.random(
+                in: file.durable.count...max(file.durable.count, file.current.count), using: &generator)
             var content = file.durable + [UInt8](repeating: 0, count: size - file.durable.count)
             for start in stride(from: 0, to: size, by: 512) where Bool.random(using: &generator) {
                 let sector = start..<min(start + 512, size)
@@ -127,7 +129,9 @@ struct CrashedDisk {
         let reader = try await writer.makeReader(after: .zero)
         let read = try await reader.readAll()
         let decoded = try DecodedRecords(read)
-        #expect(decoded.commits.starts(with: recording.durableCommits(after: operations)), "\(place): synced records are lost")
+        #expect(
+            decoded.commits.starts(with: recording.durableCommits(after: operations)),
+            "\(place): synced records are lost")
         // All of it was written so, but for the abandon record that recovery puts where a transaction was cut off.
         var body = read.array
         if !recording.records.starts(with: body), decoded.kinds.last == .abandon { body.removeLast(5) }

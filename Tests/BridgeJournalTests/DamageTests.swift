@@ -39,7 +39,9 @@ import Testing
     @Test("J5 one flipped bit anywhere in a segment is found, with segment and offset", arguments: Place.allCases)
     func everyBit(place: Place) async throws {
         let (directory, records) = try await Self.make(segmentBytes: 600, transactions: 4)
-        if place == .lastWithoutStateFile { try FileManager.default.removeItem(atPath: directory.file(JournalFileName.state)) }
+        if place == .lastWithoutStateFile {
+            try FileManager.default.removeItem(atPath: directory.file(JournalFileName.state))
+        }
         let names = try segmentNames(directory.path)
         #expect(names.count >= 2)
         do {
@@ -104,7 +106,9 @@ import Testing
             return (other, [])
         }()
         let sibling = try await Self.make(transactions: 9).0
-        func damaged(_ what: String, at index: Int, code: ErrorCode = .journalDamaged, _ change: () throws -> Void) async throws {
+        func damaged(_ what: String, at index: Int, code: ErrorCode = .journalDamaged, _ change: () throws -> Void)
+            async throws
+        {
             for (name, content) in zip(names, contents) { try write(content, toFile: directory.file(name)) }
             try change()
             let path = directory.file(names[index])
@@ -123,7 +127,8 @@ import Testing
                 try write(Array(contents[index].dropLast(1)), toFile: directory.file(names[index]))
             }
             try await damaged("cut to half \(index)", at: index) {
-                try write(Array(contents[index].prefix(contents[index].count / 2)), toFile: directory.file(names[index]))
+                try write(
+                    Array(contents[index].prefix(contents[index].count / 2)), toFile: directory.file(names[index]))
             }
             try await damaged("empty \(index)", at: index) { try write([], toFile: directory.file(names[index])) }
             // Of the same link, but another history: only the chain tells.
@@ -142,7 +147,8 @@ import Testing
             try write(contents[1], toFile: directory.file(names[2]))
         }
         try await damaged("an old state of the last segment", at: names.count - 1) {
-            let header = SegmentHeader.size(contents[names.count - 1].withUnsafeBytes { UnsafeRawBufferPointer(rebasing: $0[..<24]) })
+            let header = SegmentHeader.size(
+                contents[names.count - 1].withUnsafeBytes { UnsafeRawBufferPointer(rebasing: $0[..<24]) })
             try write(
                 Array(contents[names.count - 1].prefix(try #require(header))),
                 toFile: directory.file(names[names.count - 1]))
@@ -181,7 +187,9 @@ import Testing
             #expect(error?.code == .journalMissing)
             let listing = await #expect(throws: BridgeError.self) { try await JournalInspector.list(directory: path) }
             #expect(listing?.code == .journalMissing)
-            let verifying = await #expect(throws: BridgeError.self) { try await JournalInspector.verify(directory: path) }
+            let verifying = await #expect(throws: BridgeError.self) {
+                try await JournalInspector.verify(directory: path)
+            }
             #expect(verifying?.code == .journalMissing)
         }
     }

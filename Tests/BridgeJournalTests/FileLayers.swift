@@ -109,7 +109,8 @@ final class FaultyFiles: InterposedFiles, @unchecked Sendable {
             return $0.syncsFail
         }
         if fails {
-            throw BridgeError(.inputOutput, "cannot make the journal durable: I/O error", context: [.init(.file, file.path)])
+            throw BridgeError(
+                .inputOutput, "cannot make the journal durable: I/O error", context: [.init(.file, file.path)])
         }
     }
 }

@@ -42,7 +42,9 @@ import Testing
                 let size = Int.random(in: 0..<20, using: &random) == 0 ? 5000 : 30
                 buffer.appendInsert(
                     relation, id: Int64.random(in: 0...99, using: &random),
-                    text: (0..<Int.random(in: 0...size, using: &random)).map { _ in UInt8.random(in: 0...9, using: &random) })
+                    text: (0..<Int.random(in: 0...size, using: &random)).map { _ in
+                        UInt8.random(in: 0...9, using: &random)
+                    })
                 changes += 1
             case _ where !isInside:
                 position += UInt64.random(in: 2...5, using: &random)
@@ -86,7 +88,8 @@ import Testing
             let read = try await JournalReader.open(directory: directory.path).readAll()
             #expect(read.array == expected.array, place)
             #expect(
-                try await JournalInspector.verify(directory: directory.path).allSatisfy { $0.severity == .tornTail }, place)
+                try await JournalInspector.verify(directory: directory.path).allSatisfy { $0.severity == .tornTail },
+                place)
             let all = try DecodedRecords(read).commits
             for position in all.shuffled(using: &random).prefix(10) {
                 let reader = try await JournalReader.open(directory: directory.path, after: Position(commit: position))
@@ -102,7 +105,8 @@ import Testing
         var content = try bytes(ofFile: directory.file(name))
         switch Int.random(in: 0..<3, using: &random) {
         case 0: content += [UInt8](repeating: 0, count: Int.random(in: 1...2000, using: &random))
-        case 1: content += withUnsafeBytes(of: FrameMagic.descriptor.littleEndian) { Array($0) } + [0x98, 0, 0, 0, 0x42]
+        case 1:
+            content += withUnsafeBytes(of: FrameMagic.descriptor.littleEndian) { Array($0) } + [0x98, 0, 0, 0, 0x42]
         default: break
         }
         try write(content, toFile: directory.file(name))

@@ -25,7 +25,8 @@ import Testing
         buffer.appendRelation(accounts)
         buffer.appendBegin(
             TransactionStart(
-                transaction: 771, position: Position(commit: 100), commitTime: Timestamp(microseconds: 1_767_225_600_123_456)))
+                transaction: 771, position: Position(commit: 100),
+                commitTime: Timestamp(microseconds: 1_767_225_600_123_456)))
         var start = buffer.beginRow(.insert, relation: 16_400)
         buffer.beginRowImage(columns: 3)
         text(buffer, "1")

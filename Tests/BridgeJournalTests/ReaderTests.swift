@@ -141,7 +141,8 @@ import Testing
         #expect(again.written.lastCommit?.position.commit == 40)
         _ = try await again.append(WriterTests.transaction(41))
         await again.close()
-        #expect(try DecodedRecords(try await JournalReader.open(directory: directory.path).readAll()).commits.last == 41)
+        #expect(
+            try DecodedRecords(try await JournalReader.open(directory: directory.path).readAll()).commits.last == 41)
     }
 
     @Test("J7 a removal that a crash cut short is finished at the next opening")

@@ -158,6 +158,29 @@ import Testing
         await writer.close()
     }
 
+    @Test("J6 a budget smaller than a segment is freed as well once everything is applied")
+    func budgetSmallerThanSegment() async throws {
+        let directory = ScratchDirectory()
+        let writer = try await openJournal(directory, budgetBytes: 2000)
+        let everything = Timestamp(microseconds: .max)
+        for position in UInt64(11)...UInt64(60) {
+            let batch = Self.transaction(position, relation: position == 11)
+            do throws(BridgeError) {
+                _ = try await writer.append(batch)
+            } catch {
+                #expect(error.code == .journalBudget)
+                let before = Position(commit: position - 2)
+                #expect(try await writer.removeSegments(appliedThrough: before, olderThan: everything) == [])
+                let applied = Position(commit: position - 1)
+                #expect(try await writer.removeSegments(appliedThrough: applied, olderThan: everything).count == 1)
+                _ = try await writer.append(batch)
+            }
+        }
+        #expect(writer.written.segment > 3)
+        await writer.close()
+        #expect(try await JournalInspector.verify(directory: directory.path) == [])
+    }
+
     @Test("J6 a real full file system", .enabled(if: SmallFileSystem.canMount))
     func realDiskFull() async throws {
         let disk = try SmallFileSystem()
@@ -195,18 +218,72 @@ import Testing
             ("a row outside a transaction", { $0.appendInsert(1, id: 1, text: []) }),
             ("a commit without a begin", { $0.appendCommit(12, changes: 0) }),
             ("an abandon without a begin", { $0.appendAbandon() }),
-            ("nested", { $0.appendBegin(12); $0.appendBegin(13) }),
-            ("another position", { $0.appendBegin(12); $0.appendCommit(13, changes: 0) }),
-            ("too few changes", { $0.appendBegin(12); $0.appendCommit(12, changes: 1) }),
+            (
+                "nested",
+                {
+                    $0.appendBegin(12)
+                    $0.appendBegin(13)
+                }
+            ),
+            (
+                "another position",
+                {
+                    $0.appendBegin(12)
+                    $0.appendCommit(13, changes: 0)
+                }
+            ),
+            (
+                "too few changes",
+                {
+                    $0.appendBegin(12)
+                    $0.appendCommit(12, changes: 1)
+                }
+            ),
             ("not behind", { $0.appendTransaction(11) }),
-            ("behind the frontier", { $0.appendFrontier(Position(commit: 20), time: .now); $0.appendTransaction(19) }),
-            ("frontier too far", { $0.appendBegin(12); $0.appendFrontier(Position(commit: 13), time: .now) }),
-            ("unknown relation", { $0.appendBegin(12); $0.appendInsert(2, id: 1, text: []) }),
-            ("unknown kind", { $0.append(bigEndian: UInt32(1)); $0.append(99) }),
-            ("cut off", { $0.append(bigEndian: UInt32(100)); $0.append(2) }),
+            (
+                "behind the frontier",
+                {
+                    $0.appendFrontier(Position(commit: 20), time: .now)
+                    $0.appendTransaction(19)
+                }
+            ),
+            (
+                "frontier too far",
+                {
+                    $0.appendBegin(12)
+                    $0.appendFrontier(Position(commit: 13), time: .now)
+                }
+            ),
+            (
+                "unknown relation",
+                {
+                    $0.appendBegin(12)
+                    $0.appendInsert(2, id: 1, text: [])
+                }
+            ),
+            (
+                "unknown kind",
+                {
+                    $0.append(bigEndian: UInt32(1))
+                    $0.append(99)
+                }
+            ),
+            (
+                "cut off",
+                {
+                    $0.append(bigEndian: UInt32(100))
+                    $0.append(2)
+                }
+            ),
             ("no kind", { $0.append(bigEndian: UInt32(0)) }),
             ("short", { $0.append(7) }),
-            ("truncate of an unknown table", { $0.appendBegin(12); $0.appendTruncate([1, 9], options: []) }),
+            (
+                "truncate of an unknown table",
+                {
+                    $0.appendBegin(12)
+                    $0.appendTruncate([1, 9], options: [])
+                }
+            ),
         ]
         for (name, build) in cases {
             let batch = Self.transaction(12)

@@ -68,7 +68,7 @@ package struct TransactionEnd: Hashable, Sendable {
     /// The first place in the source's log behind the commit: what the source may be told is flushed.
     package var end: UInt64
     package var commitTime: Timestamp
-    /// Changes between begin and commit, for a pair assertion.
+    /// Changes and messages between begin and commit, for a pair assertion.
     package var changes: UInt64
 
     package init(position: Position, end: UInt64, commitTime: Timestamp, changes: UInt64) {

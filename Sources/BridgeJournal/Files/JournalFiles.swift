@@ -29,7 +29,8 @@ protocol JournalFiles: Sendable {
     func open(_ path: String, forWriting: Bool) throws(BridgeError) -> OpenFile
     func size(_ file: OpenFile) throws(BridgeError) -> UInt64
     /// Fills `buffer` from `offset` on; returns how many bytes there were, fewer only at the end of the file.
-    func read(_ file: OpenFile, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(BridgeError) -> Int
+    func read(_ file: OpenFile, at offset: UInt64, into buffer: UnsafeMutableRawBufferPointer) throws(BridgeError)
+        -> Int
     /// Writes all of the bytes.
     func write(_ bytes: UnsafeRawBufferPointer, to file: OpenFile, at offset: UInt64) throws(BridgeError)
     func truncate(_ file: OpenFile, to size: UInt64) throws(BridgeError)
@@ -61,7 +62,9 @@ struct SystemFiles: JournalFiles {
 
     func size(_ file: OpenFile) throws(BridgeError) -> UInt64 {
         var status = stat()
-        guard fstat(file.descriptor, &status) == 0 else { throw .system("cannot look at a file of the journal", file.path) }
+        guard fstat(file.descriptor, &status) == 0 else {
+            throw .system("cannot look at a file of the journal", file.path)
+        }
         return UInt64(max(0, status.st_size))
     }
 
@@ -71,7 +74,8 @@ struct SystemFiles: JournalFiles {
         var done = 0
         while done < buffer.count {
             let count = pread(
-                file.descriptor, buffer.baseAddress.map { $0 + done }, buffer.count - done, off_t(clamping: offset) + done)
+                file.descriptor, buffer.baseAddress.map { $0 + done }, buffer.count - done,
+                off_t(clamping: offset) + done)
             if count == 0 { break }
             if count < 0 {
                 if errno == EINTR { continue }
@@ -86,7 +90,8 @@ struct SystemFiles: JournalFiles {
         var done = 0
         while done < bytes.count {
             let count = pwrite(
-                file.descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done, off_t(clamping: offset) + done)
+                file.descriptor, bytes.baseAddress.map { $0 + done }, bytes.count - done, off_t(clamping: offset) + done
+            )
             if count < 0 {
                 if errno == EINTR { continue }
                 throw .system("cannot write the journal", file.path)

@@ -36,8 +36,8 @@ final class StateFile: Sendable {
         return bytes.withUnsafeBytes { StateSlot.newest(inFile: UnsafeRawBufferPointer(rebasing: $0[..<count])) }
     }
 
-    /// Writes what `change` makes of the last slot into the other slot. Without `synchronize` it reaches the disk when the
-    /// system sees fit, which keeps it true: it then says less than it could.
+    /// Writes what `change` makes of the last slot into the other slot. Without `synchronize` it reaches the disk when
+    /// the system sees fit, which keeps it true: it then says less than it could.
     func update(synchronize: Bool = false, _ change: (inout StateSlot) -> Void) throws(BridgeError) {
         try slot.withLock { slot throws(BridgeError) in
             var next = slot

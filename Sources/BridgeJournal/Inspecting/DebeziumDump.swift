@@ -1,7 +1,7 @@
 import BridgeCore
 
-/// Which transactions of a journal never happened: those that were abandoned, and the one that is still open at the end. By
-/// their place among all begin records.
+/// Which transactions of a journal never happened: those that were abandoned, and the one that is still open at the
+/// end. By their place among all begin records.
 struct VoidTransactions {
     private var void: Set<UInt64> = []
     private var begins: UInt64 = 0
@@ -26,8 +26,8 @@ struct VoidTransactions {
     func contains(_ begin: UInt64) -> Bool { void.contains(begin) }
 }
 
-/// Prints committed changes as Debezium's change events do it without schemas: `before`, `after`, `source`, `op`, `ts_ms`,
-/// `transaction`.
+/// Prints committed changes as Debezium's change events do it without schemas: `before`, `after`, `source`, `op`,
+/// `ts_ms`, `transaction`.
 struct DebeziumDump {
     private let link: String
     private var relations: [UInt32: Relation]

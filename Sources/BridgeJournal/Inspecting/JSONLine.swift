@@ -72,7 +72,11 @@ struct JSONLine {
 
     /// A number; JSON has none for what is not finite, so that becomes a string.
     mutating func real(_ value: Double) {
-        if value.isFinite { raw("\(value)") } else { string(value.isNaN ? "NaN" : value < 0 ? "-Infinity" : "Infinity") }
+        if value.isFinite {
+            raw("\(value)")
+        } else {
+            string(value.isNaN ? "NaN" : value < 0 ? "-Infinity" : "Infinity")
+        }
     }
 
     mutating func boolean(_ value: Bool) { raw(value ? "true" : "false") }

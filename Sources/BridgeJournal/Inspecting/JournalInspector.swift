@@ -82,8 +82,8 @@ package enum JournalInspector {
         }
     }
 
-    /// Prints the journal, a line of JSON at a time, without line breaks. Damage ends it with an error behind the last sound
-    /// record.
+    /// Prints the journal, a line of JSON at a time, without line breaks. Damage ends it with an error behind the last
+    /// sound record.
     package static func dump(
         directory: String, format: DumpFormat, emit: @Sendable (String) throws(BridgeError) -> Void
     ) async throws(BridgeError) {

@@ -1,7 +1,7 @@
 import BridgeCore
 
-/// Reads a whole journal and holds it against the invariants of the format. A segment that is damaged is left at its first
-/// problem; the next one is looked at on its own.
+/// Reads a whole journal and holds it against the invariants of the format. A segment that is damaged is left at its
+/// first problem; the next one is looked at on its own.
 struct JournalVerifier {
     private let directory: JournalDirectory
     private var problems: [JournalProblem] = []

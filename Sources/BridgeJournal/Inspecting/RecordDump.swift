@@ -175,7 +175,8 @@ extension JSONLine {
         endObject()
     }
 
-    /// A cell as it stands. What is unchanged or absent is left out; bytes are an object, so that they cannot be taken for text.
+    /// A cell as it stands. What is unchanged or absent is left out; bytes are an object, so that they cannot be taken
+    /// for text.
     mutating func plainCell(_ column: String, _ cell: Cell) {
         switch cell.tag {
         case .unchanged, .absent: return

@@ -2,10 +2,10 @@ package import BridgeCore
 
 /// Reads a journal's records from some position on, and follows its writer.
 ///
-/// Apart from relation, frontier and message records, the first record delivered is a `begin`, and every transaction behind the
-/// asked position is delivered. Transactions at or before it can come as well where the journal got them later (a target
-/// that was ahead of the journal when that was cut off); the caller skips those. Abandoned transactions are delivered as
-/// they stand. What a segment repeats is not delivered.
+/// Apart from relation, frontier and message records, the first record delivered is a `begin`, and every transaction
+/// behind the asked position is delivered. Transactions at or before it can come as well where the journal got them
+/// later (a target that was ahead of the journal when that was cut off); the caller skips those. Abandoned transactions
+/// are delivered as they stand. What a segment repeats is not delivered.
 package actor JournalReader {
     private nonisolated let executor: ThreadExecutor
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -28,9 +28,10 @@ package actor JournalReader {
     private var skippedBytes: Int
     private var failure: BridgeError?
 
-    /// Opens a journal that no writer in this process has: to dump it, to look at it. What is written later is not seen.
-    /// - Parameter position: zero for everything that the journal still has, even if retention has removed the beginning of
-    ///   its first transaction.
+    /// Opens a journal that no writer in this process has: to dump it, to look at it. What is written later is not
+    /// seen.
+    /// - Parameter position: zero for everything that the journal still has, even if retention has removed the
+    ///   beginning of its first transaction.
     /// - Throws: `journalMissing` if there is none, or no longer what stands behind `position`; `journalDamaged`.
     package static func open(
         directory: String, after position: Position = .zero
@@ -91,8 +92,8 @@ package actor JournalReader {
 
     /// Appends whole blocks of records until `limit` bytes or more were appended, or there is no more at present.
     /// - Returns: how many bytes were appended; 0 at the present end.
-    /// - Throws: `journalDamaged` with file and offset. What was appended before stays and is sound; every later call throws
-    ///   the same.
+    /// - Throws: `journalDamaged` with file and offset. What was appended before stays and is sound; every later call
+    ///   throws the same.
     package func read(into buffer: RecordBuffer, limit: Int) async throws(BridgeError) -> Int {
         if let failure { throw failure }
         let before = buffer.count
@@ -118,8 +119,8 @@ package actor JournalReader {
     }
 
     /// Waits until the writer has written more than was read.
-    /// - Returns: true as soon as it has; false after `patience`, when the task is cancelled, or when the journal is closed
-    ///   or has no writer in this process.
+    /// - Returns: true as soon as it has; false after `patience`, when the task is cancelled, or when the journal is
+    ///   closed or has no writer in this process.
     package func waitForData(patience: Duration) async -> Bool {
         await shared.waitForRecords(beyond: nextRecord, patience: patience)
     }

@@ -2,8 +2,8 @@ import BridgeCore
 
 /// Where a reader begins, found by binary search over segments and index entries and a short walk over descriptors.
 ///
-/// A reader that wants everything behind position P begins right behind the last commit record at or before P. Commit positions
-/// rise strictly, so there is one such place; what follows it is neither committed at or before P nor cut.
+/// A reader that wants everything behind position P begins right behind the last commit record at or before P. Commit
+/// positions rise strictly, so there is one such place; what follows it is neither committed at or before P nor cut.
 struct ReadingStart: Sendable {
     var segment: UInt64
     var offset: UInt64
@@ -15,7 +15,8 @@ struct ReadingStart: Sendable {
     var relations: [UInt32: Relation]
 
     /// - Parameters:
-    ///   - position: nil for everything that the journal still has, even a transaction whose beginning retention removed.
+    ///   - position: nil for everything that the journal still has, even a transaction whose beginning retention
+    ///     removed.
     ///   - segments: at least one.
     /// - Throws: `journalMissing` if transactions behind `position` were removed; `journalDamaged`.
     static func find(
@@ -113,8 +114,8 @@ struct ReadingStart: Sendable {
             throw .damaged(file.path, entry.dataEnd, "the segment's index does not fit its data")
         }
         var start = lastIndex(entry.index) { $0.commitBefore.map { $0 <= position } ?? true }
-        // If no block from there on has such a commit, it stands in an earlier stretch: the one before the first with the
-        // same commit before it.
+        // If no block from there on has such a commit, it stands in an earlier stretch: the one before the first with
+        // the same commit before it.
         let before = entry.index[start].commitBefore
         while start > 0, entry.index[start].commitBefore == before { start -= 1 }
         var found: BlockDescriptor?

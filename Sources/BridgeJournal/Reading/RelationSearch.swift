@@ -1,7 +1,7 @@
 import BridgeCore
 
-/// Finds the relations that are known at some place in a segment. Only blocks that hold relation records are decoded, and
-/// whole stretches without any are not even looked at.
+/// Finds the relations that are known at some place in a segment. Only blocks that hold relation records are decoded,
+/// and whole stretches without any are not even looked at.
 enum RelationSearch {
     /// The relations known before the block at `end`.
     /// - Parameter entry: with its index.

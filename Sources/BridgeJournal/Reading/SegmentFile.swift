@@ -29,7 +29,8 @@ final class SegmentFile {
 
     func size() throws(BridgeError) -> UInt64 { try files.size(file) }
 
-    /// The bytes from `offset` on, `wanted` of them, or fewer where `limit` or the file ends. Valid until the next call.
+    /// The bytes from `offset` on, `wanted` of them, or fewer where `limit` or the file ends. Valid until the next
+    /// call.
     /// - Parameter ahead: bytes to read beyond that while at it.
     func bytes(
         at offset: UInt64, _ wanted: Int, limit: UInt64, ahead: Int = SegmentFile.readAhead

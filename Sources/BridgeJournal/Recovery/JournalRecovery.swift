@@ -13,8 +13,8 @@ struct RecoveredJournal: Sendable {
     let isDistrusted: Bool
 }
 
-/// Opens a journal for writing: the steps 1 to 5 of the format's recovery. Whatever is wrong is found before anything is
-/// changed.
+/// Opens a journal for writing: the steps 1 to 5 of the format's recovery. Whatever is wrong is found before anything
+/// is changed.
 enum JournalRecovery {
     static func recover(
         _ directory: JournalDirectory, binding: JournalBinding

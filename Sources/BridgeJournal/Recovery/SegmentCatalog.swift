@@ -14,7 +14,8 @@ struct SegmentCatalog: Sendable {
     /// - Parameters:
     ///   - binding: what the journal must be bound to; nil to take what the first segment says.
     ///   - dropsCache: reads the last segment from the disk itself, after flushing it.
-    /// - Throws: `journalDamaged`, `journalForeign`, `journalVersion`, `journalMissing` for a directory that is not there.
+    /// - Throws: `journalDamaged`, `journalForeign`, `journalVersion`, `journalMissing` for a directory that is not
+    ///   there.
     static func read(
         _ directory: JournalDirectory, binding: JournalBinding?, dropsCache: Bool = false
     ) throws(BridgeError) -> SegmentCatalog {
@@ -100,7 +101,8 @@ struct SegmentCatalog: Sendable {
 }
 
 extension SegmentFile {
-    /// Flushes the file and lets the page cache forget it: after a sync that failed, the cache may hold what the disk has not.
+    /// Flushes the file and lets the page cache forget it: after a sync that failed, the cache may hold what the disk
+    /// has not.
     func reloadFromDisk() throws(BridgeError) {
         let writable = try files.open(path, forWriting: true)
         try files.synchronize(writable)

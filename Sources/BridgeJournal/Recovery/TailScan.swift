@@ -1,7 +1,7 @@
 import BridgeCore
 
-/// The walk through a segment that has no footer yet: where its valid blocks end, and whether what follows is a torn tail
-/// or damage.
+/// The walk through a segment that has no footer yet: where its valid blocks end, and whether what follows is a torn
+/// tail or damage.
 struct TailScan {
     var entry: SegmentEntry
     var tornAt: UInt64?
@@ -12,7 +12,7 @@ struct TailScan {
         let size = try file.size()
         let durable = state.map { $0.durableSegment == entry.number ? $0.durableOffset : 0 } ?? 0
         var scan = TailScan(entry: entry)
-        while scan.entry.dataEnd < size {
+        while scan.entry.dataEnd < size, !scan.entry.isClosed {
             guard try scan.takeBlock(file, size, durable) else {
                 scan.tornAt = scan.entry.dataEnd
                 break
@@ -21,10 +21,16 @@ struct TailScan {
         return scan
     }
 
-    /// Takes in the next block; false where the torn tail begins.
-    private mutating func takeBlock(_ file: SegmentFile, _ size: UInt64, _ durable: UInt64) throws(BridgeError) -> Bool {
+    /// Takes in the next block or the footer; false where the torn tail begins.
+    private mutating func takeBlock(_ file: SegmentFile, _ size: UInt64, _ durable: UInt64) throws(BridgeError) -> Bool
+    {
         let offset = entry.dataEnd
         guard let (block, checksum) = try file.descriptor(at: offset, segment: entry.number, limit: size) else {
+            // A writer in another process may have finished the segment meanwhile.
+            if let summary = try file.summary(entry), summary.footerOffset == offset, summary.end == entry.end {
+                entry.close(summary)
+                return true
+            }
             try judge(
                 file, offset, size, durable, endsEarly: try isCutOff(file, offset, size), end: size,
                 "a block's descriptor is not what was written")

@@ -113,7 +113,8 @@ extension JournalShared {
         let waiters = content.withLock { content in
             let last = content.segments.count - 1
             if last >= 0 {
-                content.bytesOnDisk += Int64(clamping: closed.fileBytes) - Int64(clamping: content.segments[last].fileBytes)
+                content.bytesOnDisk +=
+                    Int64(clamping: closed.fileBytes) - Int64(clamping: content.segments[last].fileBytes)
                 content.segments[last] = closed
             }
             content.segments.append(next)
@@ -199,8 +200,8 @@ extension JournalShared {
         content.withLock { content in content.index(ofSegment: number).map { content.segments[$0] } }
     }
 
-    /// Returns true as soon as there are records behind number `records`; false after `patience`, when the caller's task is
-    /// cancelled, or when nothing will be written any more.
+    /// Returns true as soon as there are records behind number `records`; false after `patience`, when the caller's
+    /// task is cancelled, or when nothing will be written any more.
     func waitForRecords(beyond records: UInt64, patience: Duration) async -> Bool {
         let id = content.withLock {
             $0.lastWaiter += 1

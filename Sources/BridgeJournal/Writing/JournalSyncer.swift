@@ -1,7 +1,7 @@
 import BridgeCore
 
-/// Makes what was written durable, on a thread of its own, beside the writing. Since one sync runs at a time and each covers
-/// all that was written before it began, callers that arrive during one share the next.
+/// Makes what was written durable, on a thread of its own, beside the writing. Since one sync runs at a time and each
+/// covers all that was written before it began, callers that arrive during one share the next.
 actor JournalSyncer {
     private nonisolated let executor = ThreadExecutor(name: "journal-sync")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }

@@ -2,8 +2,8 @@ package import BridgeCore
 
 /// Writes a journal. One in a process and one on a machine for each directory: a lock sees to it.
 ///
-/// After a failing write or sync every later call throws the same error, and ``durable`` stays where it was; the journal
-/// has to be opened again, which finds out what the disk has.
+/// After a failing write or sync every later call throws the same error, and ``durable`` stays where it was; the
+/// journal has to be opened again, which finds out what the disk has.
 package actor JournalWriter {
     private nonisolated let executor: ThreadExecutor
     package nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -28,9 +28,10 @@ package actor JournalWriter {
 
     /// Opens a journal, making it where there is none.
     ///
-    /// A torn tail is cut off, and a transaction that the end of the journal leaves open is closed with an abandon record.
-    /// - Throws: `journalForeign` if it is bound to something else; `journalLocked` if somebody writes it; `journalDamaged`
-    ///   with file and offset; `journalVersion`; `diskFull`; `inputOutput`.
+    /// A torn tail is cut off, and a transaction that the end of the journal leaves open is closed with an abandon
+    /// record.
+    /// - Throws: `journalForeign` if it is bound to something else; `journalLocked` if somebody writes it;
+    ///   `journalDamaged` with file and offset; `journalVersion`; `diskFull`; `inputOutput`.
     package static func open(
         directory: String, binding: JournalBinding, options: JournalOptions = JournalOptions()
     ) async throws(BridgeError) -> JournalWriter {
@@ -53,7 +54,7 @@ package actor JournalWriter {
         _ started: StartedJournal, _ binding: JournalBinding, _ options: JournalOptions, executor: ThreadExecutor
     ) throws(BridgeError) {
         self.executor = executor
-        self.options = options
+        self.options = options.withinBudget
         directory = started.recovered.directory
         state = started.recovered.state
         lock = started.recovered.lock
@@ -83,10 +84,10 @@ package actor JournalWriter {
 
     /// Writes whole records. Readers in this process see them at once; they are not durable yet.
     ///
-    /// Begins and commits must nest, positions must rise, and a commit must state as many changes (row and truncate records)
-    /// as there were since its begin.
-    /// - Throws: `recordMalformed` and `journalBudget`, with nothing written and the journal still usable; `diskFull` and
-    ///   `inputOutput`, after which it is not.
+    /// Begins and commits must nest, positions must rise, and a commit must state as many changes (row and truncate
+    /// records) as there were since its begin.
+    /// - Throws: `recordMalformed` and `journalBudget`, with nothing written and the journal still usable; `diskFull`
+    ///   and `inputOutput`, after which it is not.
     package func write(_ records: RecordBuffer) async throws(BridgeError) -> JournalEnd {
         try checkUsable()
         if let budget = options.budgetBytes, bytesOnDisk >= budget {
@@ -97,8 +98,8 @@ package actor JournalWriter {
         return try writeWithinBudget(records)
     }
 
-    /// Returns when everything that was written before the call is durable. Runs beside ``write(_:)``; callers at the same time
-    /// share syncs.
+    /// Returns when everything that was written before the call is durable. Runs beside ``write(_:)``; callers at the
+    /// same time share syncs.
     /// - Throws: `diskFull`, `inputOutput`; then nothing can be written any more.
     package nonisolated func sync() async throws(BridgeError) -> JournalEnd {
         try await syncer.sync(upTo: shared.written)
@@ -116,14 +117,16 @@ package actor JournalWriter {
         try await JournalReader.open(shared, files: directory.files, after: position)
     }
 
-    /// Removes segments from the oldest on, as far as all of these hold: every transaction with a record in it is committed at or
-    /// before `appliedThrough`, or void; it was finished before `olderThan`; no open reader needs it; it is not the last.
+    /// Removes segments from the oldest on, as far as all of these hold: every transaction with a record in it is
+    /// committed at or before `appliedThrough`, or void; it was finished before `olderThan`; no open reader needs it;
+    /// it is not the last.
     /// - Parameter appliedThrough: the target's durable checkpoint.
     /// - Returns: the names of the files removed.
     package func removeSegments(
         appliedThrough: Position, olderThan: Timestamp
     ) async throws(BridgeError) -> [String] {
         try checkUsable()
+        try releaseLastSegment(appliedThrough: appliedThrough)
         let segments = shared.segments
         let removable = Retention.removable(
             segments, appliedThrough: appliedThrough, olderThan: olderThan,
@@ -209,10 +212,28 @@ extension JournalWriter {
         shared.publish(block, checksum: blockChecksum)
     }
 
-    /// Finishes the segment and makes it durable before its successor gets its name: a torn tail is only ever in the last one.
+    /// Begins another segment where the budget is used up and everything is applied, so that the last one can go as
+    /// well: otherwise nothing could ever be removed, nor written again.
+    private func releaseLastSegment(appliedThrough position: Position) throws(BridgeError) {
+        guard budgetUsed >= 1, let last = shared.entry(ofSegment: segment), last.commits > 0,
+            end.openTransaction == nil, let commit = end.lastPosition, commit <= position.commit
+        else { return }
+        do throws(BridgeError) {
+            try beginNextSegment()
+        } catch {
+            shared.fail(error)
+            throw error
+        }
+    }
+
+    /// Finishes the segment and makes it durable before its successor gets its name: a torn tail is only ever in the
+    /// last one.
     private func beginNextSegment() throws(BridgeError) {
         guard var entry = shared.segments.last else { return }
         try SegmentCloser.close(&entry, file, directory.files)
+        // Readers that need it find it in the footer; kept for all segments it would grow with the journal.
+        entry.index = []
+        entry.isIndexRead = false
         let (next, nextFile) = try builder.make(
             segment + 1, after: end, predecessor: checksum, relations: relations, compressor: compressor)
         file = nextFile

@@ -25,8 +25,9 @@ struct BlockPlan {
 
 /// Walks a run of records before it is written, holds it against the journal's invariants and cuts it into blocks.
 ///
-/// It looks at lengths, kinds and the few fields that say where a transaction stands; rows it passes over. A run that breaks an
-/// invariant is refused whole, so what is in the journal always has transactions that are whole, in order and counted.
+/// It looks at lengths, kinds and the few fields that say where a transaction stands; rows it passes over. A run that
+/// breaks an invariant is refused whole, so what is in the journal always has transactions that are whole, in order and
+/// counted.
 struct RecordScanner {
     private let bytes: UnsafeRawBufferPointer
     private let blockBytes: Int
@@ -79,7 +80,7 @@ struct RecordScanner {
             case RecordKind.relation.rawValue: try scanRelation(offset, length)
             case RecordKind.truncate.rawValue: try scanTruncate(offset, length)
             case RecordKind.abandon.rawValue: try scanAbandon(offset, length)
-            case RecordKind.message.rawValue: break
+            case RecordKind.message.rawValue: if state.openTransaction != nil { state.openChanges &+= 1 }
             case RecordKind.frontier.rawValue: try scanFrontier(offset, length)
             default: throw refused(offset, "a record is of an unknown kind")
             }
@@ -135,9 +136,12 @@ struct RecordScanner {
         let commit = TransactionEnd(
             position: Position(commit: field(offset + 5)), end: field(offset + 13),
             commitTime: Timestamp(microseconds: field(offset + 21)), changes: field(offset + 29))
-        guard commit.position.commit == open else { throw refused(offset, "a commit has another position than its begin") }
+        guard commit.position.commit == open else {
+            throw refused(offset, "a commit has another position than its begin")
+        }
         guard commit.changes == state.openChanges else {
-            throw refused(offset, "a transaction has \(state.openChanges) changes and its commit states \(commit.changes)")
+            throw refused(
+                offset, "a transaction has \(state.openChanges) changes and its commit states \(commit.changes)")
         }
         state.lastCommit = commit
         state.openTransaction = nil

@@ -17,8 +17,9 @@ enum Retention {
         return segments[..<count]
     }
 
-    /// Whether all transactions with a record in the segment are committed at or before `position`. The one that is open at its
-    /// end counts as applied when the first commit behind the segment is: either that is its own, or it was abandoned before.
+    /// Whether all transactions with a record in the segment are committed at or before `position`. The one that is
+    /// open at its end counts as applied when the first commit behind the segment is: either that is its own, or it was
+    /// abandoned before.
     private static func isApplied(
         _ entry: SegmentEntry, followers: ArraySlice<SegmentEntry>, _ position: Position
     ) -> Bool {

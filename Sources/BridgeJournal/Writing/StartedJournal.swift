@@ -8,8 +8,8 @@ struct StartedJournal: Sendable {
     let last: SegmentEntry
     let file: OpenFile
 
-    /// Begins a segment where there is none that can be gone on with: in a new journal, behind a finished segment, and behind one
-    /// whose sync had failed.
+    /// Begins a segment where there is none that can be gone on with: in a new journal, behind a finished segment, and
+    /// behind one whose sync had failed.
     init(
         _ recovered: RecoveredJournal, _ binding: JournalBinding, _ options: JournalOptions
     ) throws(BridgeError) {
