@@ -4,21 +4,7 @@ import Testing
 
 @testable import BridgePostgreSQL
 
-/// A generator whose seed is printed, so that a failure can be run again: `BRIDGE_FUZZ_SEED`, `BRIDGE_FUZZ_ROUNDS`.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        // SplitMix64.
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var mixed = state
-        mixed = (mixed ^ (mixed >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        mixed = (mixed ^ (mixed >> 27)) &* 0x94D0_49BB_1331_11EB
-        return mixed ^ (mixed >> 31)
-    }
-}
-
+/// Prints its seed, so that a failure can be run again: `BRIDGE_FUZZ_SEED`, `BRIDGE_FUZZ_ROUNDS`.
 @Suite struct DecoderFuzzTests {
     /// A stream's messages, made by hand from the manual's message formats.
     private static func messages() -> [[UInt8]] {
