@@ -64,7 +64,7 @@ import Testing
         buffer.appendCommit(
             TransactionEnd(
                 position: Position(commit: 100), end: 140, commitTime: Timestamp(microseconds: 1_767_225_600_123_456),
-                changes: 6))
+                changes: 7))
         buffer.appendBegin(200, transaction: 772)
         start = buffer.beginRow(.insert, relation: 16_400)
         buffer.beginRowImage(columns: 3)

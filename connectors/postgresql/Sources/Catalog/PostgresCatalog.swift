@@ -8,7 +8,7 @@ package struct PostgresCatalog {
     package init(_ connection: PostgresConnection) { self.connection = connection }
 
     /// The schema in which a target keeps the records of its links; not part of anybody's data.
-    package static let ownSchema = "bridge"
+    package static let ownSchema = "_bridge"
 
     // MARK: Finding tables
 

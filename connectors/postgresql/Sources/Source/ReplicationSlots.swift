@@ -88,6 +88,9 @@ struct ReplicationSlots {
             BridgeError(
                 .serverSettings, "all replication slots of the server are in use", context: [.init(.slot, slot)],
                 hint: "drop slots that nobody uses, or raise max_replication_slots and restart the server")
+        case "55000":
+            // wal_level is too low, or the server is a standby.
+            BridgeError(.serverSettings, error.message, context: error.context)
         default: error
         }
     }

@@ -5,6 +5,7 @@ import Testing
 @testable import BridgePostgreSQL
 
 
+/// Prints its seed, so that a failure can be run again: `BRIDGE_FUZZ_SEED`, `BRIDGE_FUZZ_ROUNDS`.
 @Suite struct DecoderFuzzTests {
     /// A stream's messages, made by hand from the manual's message formats.
     private static func messages() -> [[UInt8]] {
