@@ -1,6 +1,7 @@
 import BridgeCore
 import Foundation
 import GRDB
+import Synchronization
 import Testing
 
 @testable import BridgeSQLite
@@ -211,6 +212,75 @@ struct CaptureCaseTests {
         await harness.close()
     }
 
+    @Test("S10 copy and log tail fit together while another process writes, whatever the reads' size", arguments: [200, 1 << 20])
+    func copyBesideWriter(_ limit: Int) async throws {
+        let harness = try await CaptureHarness(
+            """
+            CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE, c);
+            WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000) INSERT INTO t SELECT i, -i, 'r' FROM n;
+            """, tables: ["t"])
+        harness.limit = limit
+        var random = SeededGenerator(seed: UInt64(limit))
+        let statements = (0..<1_500).map { _ -> String in
+            let key = random.below(4_000)
+            return switch random.below(4) {
+            case 0: "REPLACE INTO t VALUES(\(key), \(-random.below(4_000)), 'new');"
+            case 1: "UPDATE OR REPLACE t SET a = \(random.below(4_000)) WHERE a = \(key);"
+            case 2: "DELETE FROM t WHERE a = \(key);"
+            default: "BEGIN; UPDATE t SET c = c || 'x' WHERE a BETWEEN \(key) AND \(key + 30); INSERT OR IGNORE INTO t VALUES(\(key), \(key), 0); COMMIT;"
+            }
+        }.joined(separator: "\n")
+        let database = harness.database
+        let running = Countdown(2)
+        let writer = Task.detached {
+            defer { running.decrement() }
+            return try database.shell(statements)
+        }
+        // Capture runs before, during and after the copy; the copy's rows stand for everything before its position.
+        var batches: [(UInt64, RecordBuffer)] = []
+        var opened: UInt64 = 0
+        func read() async throws -> CaptureProgress {
+            let buffer = RecordBuffer()
+            let progress = try await harness.session.read(into: buffer, limit: limit, patience: .milliseconds(5))
+            opened = progress.firstCommit?.commit ?? opened
+            batches.append((opened, buffer))
+            return progress
+        }
+        for _ in 0..<20 { _ = try await read() }
+        let snapshot = try await harness.source.openSnapshot(harness.link)
+        let reading = Task { [source = harness.source, link = harness.link] in
+            defer { running.decrement() }
+            let schema = try #require(try await source.describeTables([TableName(name: "t")]).first)
+            let reader = try await snapshot.openTable(schema, mapping: link.mappings[0], format: .rows)
+            let rows = RecordBuffer()
+            while try await reader.read(into: rows, limit: 10_000) > 0 {}
+            await reader.close()
+            return (reader.position, reader.columns, rows)
+        }
+        var isDone = false
+        while !isDone {
+            let hasFinished = running.isZero
+            let goal = try await harness.source.currentPosition()
+            let progress = try await read()
+            isDone = hasFinished && progress.frontier >= goal && !progress.isInsideTransaction
+        }
+        let (position, columns, rows) = try await reading.value
+        _ = try await writer.value
+        var mirror = Mirror()
+        // Relations may stand in records that are left out below.
+        var relation = Relation(
+            id: 1, engine: .sqlite, form: .native, name: TableName(name: "t"), identity: .key, columns: columns)
+        relation.identity = .key
+        let announcement = RecordBuffer()
+        announcement.appendRelation(relation)
+        try mirror.apply(announcement.bytes)
+        try mirror.load(id: 1, name: "t", columns: columns.map(\.name), keyFlags: columns.map(\.isKey), rows.bytes)
+        for (commit, records) in batches where commit >= position.commit { try mirror.apply(records.bytes) }
+        let real = try database.images("t", ["a", "b", "c"])
+        #expect(Set(mirror.table(named: "t")?.rows.values.map { $0 } ?? []) == real)
+        await harness.close()
+    }
+
     @Test("rollback-journal mode: capture and copy work beside a writer", arguments: ["DELETE", "TRUNCATE", "PERSIST"])
     func rollbackJournal(_ mode: String) async throws {
         let harness = try await CaptureHarness(
@@ -229,4 +299,12 @@ struct CaptureCaseTests {
         #expect(try await harness.difference(["t": ["a", "b"]]) == nil)
         await harness.close()
     }
+}
+
+/// How many of some tasks still run.
+private final class Countdown: Sendable {
+    private let count: Mutex<Int>
+    init(_ count: Int) { self.count = Mutex(count) }
+    func decrement() { count.withLock { $0 -= 1 } }
+    var isZero: Bool { count.withLock { $0 == 0 } }
 }

@@ -96,7 +96,7 @@ struct Mirror {
         let count = Int(try reader.number(2))
         guard count == keyFlags.count else { throw Malformed(what: "count of cells") }
         var key: Bytes = []
-        var image: Bytes = []
+        let first = reader.offset
         for place in 0..<count {
             let start = reader.offset
             let tag = UInt8(try reader.number(1))
@@ -108,11 +108,9 @@ struct Mirror {
             } else if tag != 0x6E {
                 throw Malformed(what: "tag \(tag)")
             }
-            let cell = reader.bytes[start..<reader.offset]
-            image += cell
-            if keyFlags[place] { key += cell }
+            if keyFlags[place] { key += reader.bytes[start..<reader.offset] }
         }
-        return (key, image)
+        return (key, Bytes(reader.bytes[first..<reader.offset]))
     }
 
     /// Takes rows that a copy read: a length and an image each.
@@ -137,8 +135,12 @@ struct Mirror {
 
         mutating func number(_ size: Int) throws -> UInt64 {
             guard offset + size <= bytes.count else { throw Malformed(what: "cut off") }
-            defer { offset += size }
-            return bytes[offset..<offset + size].reduce(0) { $0 << 8 | UInt64($1) }
+            var value: UInt64 = 0
+            for _ in 0..<size {
+                value = value << 8 | UInt64(bytes[offset])
+                offset += 1
+            }
+            return value
         }
 
         mutating func skip(_ size: Int) throws {
