@@ -90,7 +90,7 @@ struct SQLiteMigrationTests {
         try await place.succeeding("init", "sqlite:old.db", "sqlite:new.db")
         try await place.succeeding("schema", "apply")
         let run = try Executable.start(["run"], in: place.folder)
-        try await waitUntil("the run syncs") {
+        try await waitUntil(deadline: .seconds(120), "the run syncs") {
             RunReport.read(from: DataDirectory(place.folder.path("bridge-data")))?.activity == "streaming"
         }
         let second = try await place.bridge("run")
@@ -110,7 +110,7 @@ struct SQLiteMigrationTests {
         try await place.succeeding("init", "sqlite:old.db", "sqlite:new.db")
         try await place.succeeding("schema", "apply")
         let run = try Executable.start(["run"], in: place.folder)
-        try await waitUntil("the run syncs") {
+        try await waitUntil(deadline: .seconds(120), "the run syncs") {
             RunReport.read(from: DataDirectory(place.folder.path("bridge-data")))?.activity == "streaming"
         }
         run.send(signal: SIGKILL)
@@ -219,7 +219,7 @@ struct DemoTests {
     func interrupted() async throws {
         let folder = try TemporaryDirectory(prefix: "demo")
         let demo = try Executable.start(["demo", "--seconds", "600"], environment: ["TMPDIR": folder.path])
-        try await waitUntil("the demo syncs") { demo.outputSoFar.contains("syncing") }
+        try await waitUntil(deadline: .seconds(120), "the demo syncs") { demo.outputSoFar.contains("syncing") }
         demo.send(signal: SIGINT)
         #expect(await demo.wait().status == 130)
         #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }.isEmpty)

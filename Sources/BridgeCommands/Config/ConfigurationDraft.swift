@@ -30,10 +30,10 @@ struct ConfigurationDraft: Sendable {
         }
         var left: [(table: TableSchema, reason: String)] = []
         for table in found where !chosen.contains(where: { $0.name == table.name }) {
-            if table.identity.isEmpty {
-                left.append((table, "it has no primary key"))
-            } else if !wanted.isEmpty {
+            if !wanted.isEmpty {
                 left.append((table, "not asked for"))
+            } else if table.identity.isEmpty {
+                left.append((table, "it has no primary key"))
             } else {
                 chosen.append(table)
             }
