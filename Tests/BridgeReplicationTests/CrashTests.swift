@@ -38,9 +38,11 @@ struct CrashTests {
         }
         try await source.execute(Self.round(0))
         let folder = try TemporaryDirectory(prefix: "crash")
+        // The smallest batches there are, so that a round's larger transaction is applied in parts.
         let configuration = try BridgeProgram.configure(
             in: folder, migration: "crash-\(UInt32.random(in: 0...UInt32.max))", source: source.url,
-            target: target.url, tables: tables.map(\.name))
+            target: target.url, tables: tables.map(\.name),
+            settings: "replication: { batch_bytes: 64KiB }\n")
         let arguments = ["run", "--until-caught-up", "--config", configuration]
         let writing = StopFlag()
         async let rounds: Int = {
@@ -65,6 +67,8 @@ struct CrashTests {
             let (expected, found) = (try await source.rows(table), try await target.rows(table))
             #expect(expected == found, "\(pair) killed at \(failpoint.name), \(table.name)")
         }
+        try await source.discard()
+        try await target.discard()
     }
 
     /// A few transactions of every kind, small and less small.
@@ -75,6 +79,9 @@ struct CrashTests {
             BEGIN; UPDATE accounts SET balance = balance + 1; COMMIT;
             BEGIN; UPDATE accounts SET id = -\(id) - 1 WHERE id = \(id + 1);
               INSERT INTO items VALUES (\(number), 'b', NULL, 0.5), (\(number), 'c', NULL, NULL); COMMIT;
+            BEGIN; DELETE FROM accounts WHERE id > 1000000000; INSERT INTO accounts WITH RECURSIVE g(n) AS
+              (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 1500)
+              SELECT 1000000000 + n, 'large ' || n, \(number), 'one of many rows of a transaction' FROM g; COMMIT;
             BEGIN; DELETE FROM items WHERE a = \(number - 2); DELETE FROM accounts WHERE id = \(id - 30); COMMIT;
             """
     }

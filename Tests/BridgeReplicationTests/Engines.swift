@@ -78,6 +78,23 @@ struct PostgreSQLDatabase: ConformanceDatabase {
     }
 }
 
+extension PostgreSQLDatabase {
+    func discard() async throws {
+        try await cluster.psql(
+            url, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
+        try await cluster.psql(
+            cluster.uri("postgres"),
+            """
+            DROP DATABASE \(quoteIdentifier(name)) WITH (FORCE);
+            SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin o
+              LEFT JOIN pg_replication_origin_status s ON s.local_id = o.roident
+              WHERE roname LIKE 'bridge\\_crash\\_%';
+            """)
+    }
+
+    private var name: String { String(url.split(separator: "?")[0].split(separator: "/").last ?? "") }
+}
+
 struct SQLiteEngine: ConformanceEngine {
     var description: String { "SQLite" }
 
@@ -142,6 +159,9 @@ final class SQLiteFile: ConformanceDatabase {
     private static func hexadecimal(bytes: [UInt8]) -> String {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
     }
+
+    /// The folder goes with its owner.
+    func discard() async throws {}
 
     func traces() async throws -> [String] {
         let queue = try DatabaseQueue(path: path)

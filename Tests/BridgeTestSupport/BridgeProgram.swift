@@ -22,8 +22,10 @@ package enum BridgeProgram {
     }
 
     /// Writes a configuration for a migration of whole tables into a folder; returns the file's path.
+    /// - Parameter settings: more lines of the file.
     package static func configure(
-        in folder: TemporaryDirectory, migration: String, source: String, target: String, tables: [String]
+        in folder: TemporaryDirectory, migration: String, source: String, target: String, tables: [String],
+        settings: String = ""
     ) throws -> String {
         let quoted = tables.map { "      - \"\($0.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\\\""))\"\n" }
         try folder.write(
@@ -36,7 +38,7 @@ package enum BridgeProgram {
             services:
               all:
                 tables:
-            \(quoted.joined())
+            \(quoted.joined())\(settings)
             """)
         return folder.path("bridge.yaml")
     }

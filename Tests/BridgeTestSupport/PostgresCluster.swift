@@ -148,7 +148,7 @@ package final class PostgresCluster: Sendable {
                 ]))
         let defaults = [
             "listen_addresses": "", "unix_socket_directories": folder.path, "fsync": "on", "wal_level": "logical",
-            "max_replication_slots": "50", "max_wal_senders": "50", "max_connections": "200",
+            "max_replication_slots": "300", "max_wal_senders": "100", "max_connections": "200",
             "max_prepared_transactions": "10", "shared_buffers": "64MB", "max_wal_size": "2GB",
         ]
         try folder.write("settings.conf", Self.lines(defaults) + Self.lines(settings))

@@ -33,7 +33,7 @@ import Testing
         let able = try PostgresSource(connectionString: uri)
         #expect((try await able.preflight(fixture.link)).isEmpty)
         let origin = try await able.prepareCapture(fixture.link, replacingLeftovers: false)
-        let stream = Stream(session: try await able.openCapture(fixture.link, origin: origin, durable: origin.position), source: able)
+        let stream = Stream(session: try await able.openCapture(fixture.link, origin: origin, durable: origin.position), source: able, link: fixture.link)
         try await fixture.psql("INSERT INTO app.t VALUES (1)")
         try await stream.catchUp()
         #expect(stream.takeChanges() == ["insert t (1)"])

@@ -10,8 +10,6 @@ import BridgeCore
 final class ApplySession {
     let link: LinkDescription
     let connection: PostgresConnection
-    /// Source tables whose copy is newer than the link's origin skip what the copy has.
-    let copiedUpTo: [TableName: Position]
     /// Transactions before it were applied before this session began: whoever cut the batches may have read the
     /// checkpoint while an earlier session was still committing.
     let resumedAt: Position
@@ -36,11 +34,10 @@ final class ApplySession {
     static let smallBatchRows = 40
 
     init(
-        link: LinkDescription, connection: PostgresConnection, checkpoint: Checkpoint, copiedUpTo: [TableName: Position]
+        link: LinkDescription, connection: PostgresConnection, checkpoint: Checkpoint
     ) {
         self.link = link
         self.connection = connection
-        self.copiedUpTo = copiedUpTo
         committed = checkpoint
         resumedAt = checkpoint.frontier
     }
@@ -105,7 +102,7 @@ final class ApplySession {
                     plan = try self.plan(for: change.relation)
                     effects = plan.map { run.effects(of: $0) }
                 }
-                guard let plan, let effects, isNew(transaction, for: plan) else { continue }
+                guard let effects, transaction >= resumedAt else { continue }
                 run.rows += 1
                 if run.isSetwise { run.isSetwise = try effects.note(change, in: bytes) }
             case .begin:
@@ -135,11 +132,6 @@ final class ApplySession {
         try finish(&run, at: bytes.count)
     }
 
-    /// Whether a transaction's change of a table is still to be applied: not before this session, and not in the copy.
-    @inline(__always)
-    private func isNew(_ transaction: Position, for plan: RelationPlan) -> Bool {
-        transaction >= resumedAt && transaction >= plan.copiedUpTo
-    }
 
     private func finish(_ run: inout Run, at offset: Int) throws(BridgeError) {
         run.end = offset
@@ -188,7 +180,7 @@ final class ApplySession {
             // A table that is not the link's was emptied beside one that is.
             guard let relation = relations[id], mapping(for: relation) != nil else { continue }
             let plan = try plan(for: id)
-            guard let plan, isNew(transaction, for: plan) else { continue }
+            guard let plan, transaction >= resumedAt else { continue }
             tables.append(plan.table.only)
         }
         guard !tables.isEmpty else { return }
@@ -264,8 +256,7 @@ final class ApplySession {
                 context: [.init(.table, mapping.target.description)])
         }
         let plan = try RelationPlan(
-            number: planCount, relation: relation, mapping: mapping, table: table,
-            copiedUpTo: copiedUpTo[mapping.source] ?? .zero)
+            number: planCount, relation: relation, mapping: mapping, table: table)
         planCount += 1
         plans[id] = plan
         return plan

@@ -77,7 +77,7 @@ extension ApplySession {
         }
         let change = try RowChange(record)
         let position = position(at: record.offset)
-        guard let plan = try plan(for: change.relation), position >= resumedAt, position >= plan.copiedUpTo else {
+        guard let plan = try plan(for: change.relation), position >= resumedAt else {
             return nil
         }
         return (change, plan)

@@ -29,7 +29,7 @@ actor PostgresApplier: ChangeApplier {
         }
         try connection.execute(Self.settings)
         session = ApplySession(
-            link: link, connection: connection, checkpoint: checkpoint, copiedUpTo: state.tables.mapValues(\.position))
+            link: link, connection: connection, checkpoint: checkpoint)
     }
 
     /// Every set-wise statement joins a batch of known size with a table of any size by its key. A nested loop over the

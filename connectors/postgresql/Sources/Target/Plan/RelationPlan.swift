@@ -35,8 +35,6 @@ final class RelationPlan {
     let columnOfImage: [Int]
     let identification: Identification
     let layout: RelationEffects.Layout
-    /// Changes of transactions before it are in the copy already.
-    let copiedUpTo: Position
     let statements: ApplyStatements
     /// Whether the staging table is known to exist in the session.
     var hasStage = false
@@ -55,12 +53,11 @@ final class RelationPlan {
 
     /// - Throws: `schemaChanged` naming table and column when the two shapes do not fit any more.
     init(
-        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable, copiedUpTo: Position
+        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable
     ) throws(BridgeError) {
         self.number = number
         self.relation = relation
         self.table = table
-        self.copiedUpTo = copiedUpTo
         let (keyNames, identification) = Self.identify(relation, table)
         let index = identification == .uniqueKey ? table.uniqueIndex(on: keyNames) : nil
 
