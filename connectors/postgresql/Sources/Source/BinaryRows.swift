@@ -4,7 +4,8 @@ import BridgeCore
 /// sends the header together with what follows it, one tuple a message, and the trailer last.
 struct BinaryRows: Sendable {
     private let readers: [BinaryValue]
-    private var hasHeader = false
+    /// Whether the stream's header has been taken.
+    private(set) var hasHeader = false
 
     init(_ columns: [Relation.Column]) { readers = columns.map { BinaryValue($0.type) } }
 

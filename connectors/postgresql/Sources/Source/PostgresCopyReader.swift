@@ -9,16 +9,20 @@ actor PostgresCopyReader: CopyReader {
     private nonisolated let connectionString: ConnectionString
     private nonisolated let format: CopyFormat
     private nonisolated let layout: CopyColumns
+    private nonisolated let shape: Shape
     private var connection: PostgresConnection?
-    private var data = PGCopyData()
     private var rows: BinaryRows
     private var hasEnded = false
+
+    /// The format, compared once and not for each row.
+    private enum Shape { case rows, binary, text }
 
     init(_ connectionString: ConnectionString, position: Position, format: CopyFormat, columns: CopyColumns) {
         self.connectionString = connectionString
         self.position = position
         self.format = format
         layout = columns
+        shape = format == .rows ? .rows : format == .postgresText ? .text : .binary
         self.columns = columns.columns
         rows = BinaryRows(columns.columns)
     }
@@ -53,18 +57,23 @@ actor PostgresCopyReader: CopyReader {
         guard let connection, !hasEnded else { return 0 }
         let end = buffer.count + max(1, limit)
         var count = 0
+        var data = PGCopyData()
         while buffer.count < end {
             guard try connection.nextCopy(&data) else {
                 hasEnded = true
                 break
             }
             let bytes = data.bytes
-            if format == .postgresText {
+            switch shape {
+            case .text:
                 buffer.append(bytes)
                 count += 1
-            } else {
-                let isRow = try rows.take(bytes, asRows: format == .rows, into: buffer)
-                if isRow { count += 1 }
+            // A row of the binary stream begins with its number of columns; the trailer is -1.
+            case .binary where rows.hasHeader && bytes.count >= 2 && bytes[0] < 0x80:
+                buffer.append(bytes)
+                count += 1
+            case .binary: if try rows.take(bytes, asRows: false, into: buffer) { count += 1 }
+            case .rows: if try rows.take(bytes, asRows: true, into: buffer) { count += 1 }
             }
         }
         return count
