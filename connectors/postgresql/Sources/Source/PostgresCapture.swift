@@ -10,10 +10,9 @@ import Musl
 /// Reads a slot's changes over a replication connection: a thin shell of I/O round ``PgOutputDecoder``.
 ///
 /// What the server is told (requirement P2): the flush position is what was acknowledged, never more than was delivered,
-/// and 0 while nothing is known. A status goes out at least every ``statusInterval``, soon after an acknowledgement, and
+/// and 0 while nothing is known. A status goes out at least every ``statusInterval``, also while nobody reads, soon after an acknowledgement, and
 /// at once when the server asks.
 actor PostgresCapture: CaptureSession {
-    private static let statusInterval = Duration.seconds(5)
     /// Acknowledgements closer together than this share a status.
     private static let statusSpacing = Duration.milliseconds(10)
     /// How often an idle capture asks the server where it stands.
@@ -44,6 +43,8 @@ actor PostgresCapture: CaptureSession {
     private var frontier: UInt64
     private var reportedFrontier: UInt64
     private var lastFrontierReport: ContinuousClock.Instant?
+    /// A third of the time after which the server takes a silent reader for dead, and never long.
+    private var statusInterval = Duration.seconds(5)
     private var toldFlushed: UInt64 = 0
     private var quickReads = 0
     private var lastRecords = ContinuousClock.now
@@ -84,6 +85,10 @@ actor PostgresCapture: CaptureSession {
         let confirmed = try verification.checkSlot(durable: durable)
         try verification.checkPublication(try Publication.tables(of: link, session))
         decoder.observe(nextTransaction: try Self.nextTransaction(session))
+        let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
+        if let milliseconds = timeout.flatMap({ Int($0) }), milliseconds > 0 {
+            statusInterval = min(statusInterval, .milliseconds(max(1, milliseconds / 3)))
+        }
 
         // The slot's own position (requirement P4): from a higher one the server would skip changes without a word.
         do throws(BridgeError) {
@@ -100,9 +105,11 @@ actor PostgresCapture: CaptureSession {
         }
         self.stream = stream
         try sendStatus(asking: true)
+        // Twice in an interval, so that no more than one and a half of it can pass in silence.
+        let pulse = statusInterval / 2
         heartbeat = Task { [weak self] in
             while !Task.isCancelled {
-                try? await Task.sleep(for: Self.statusInterval)
+                try? await Task.sleep(for: pulse)
                 guard let self, !Task.isCancelled else { return }
                 await self.beat()
             }
@@ -248,7 +255,7 @@ actor PostgresCapture: CaptureSession {
     }
 
     private func nextWake(before deadline: ContinuousClock.Instant) -> ContinuousClock.Instant {
-        var wake = min(deadline, lastStatus + Self.statusInterval, lastQuestion + Self.questionInterval)
+        var wake = min(deadline, lastStatus + statusInterval, lastQuestion + Self.questionInterval)
         if flushPosition > toldFlushed { wake = min(wake, lastStatus + Self.statusSpacing) }
         if frontier > reportedFrontier, let lastFrontierReport { wake = min(wake, lastFrontierReport + Self.frontierSpacing) }
         return wake
@@ -269,7 +276,7 @@ actor PostgresCapture: CaptureSession {
         }
         let asks = now - lastQuestion >= Self.questionInterval
         let hasNews = flushPosition > toldFlushed && now - lastStatus >= Self.statusSpacing
-        if asks || hasNews || now - lastStatus >= Self.statusInterval { try sendStatus(asking: asks) }
+        if asks || hasNews || now - lastStatus >= statusInterval { try sendStatus(asking: asks) }
     }
 
     private func sendStatus(asking: Bool) throws(BridgeError) {
@@ -291,7 +298,8 @@ actor PostgresCapture: CaptureSession {
 
     /// Keeps the server from taking a capture for dead whose reader is busy elsewhere.
     private func beat() {
-        guard lastStatus.duration(to: .now) >= Self.statusInterval else { return }
+        guard let stream, lastStatus.duration(to: .now) >= statusInterval else { return }
+        if unsentSince != nil, PQflush(stream.raw) == 0 { unsentSince = nil }
         // If it fails, the next read says so.
         try? sendStatus(asking: false)
     }

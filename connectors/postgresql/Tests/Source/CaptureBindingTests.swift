@@ -189,8 +189,10 @@ import Testing
         for (round, mode) in [PostgresCluster.StopMode.fast, .immediate].enumerated() {
             try await fixture.psql("INSERT INTO t VALUES (\(round * 2))")
             try await stream.catchUp()
-            try await BlockingWork().run { try fixture.cluster.restart(mode: mode) }
+            // A server that shuts down waits until its readers have everything: reading goes on meanwhile.
+            let restart = Task { try await BlockingWork().run { try fixture.cluster.restart(mode: mode) } }
             let error = try await failure { while true { try await stream.step() } }
+            try await restart.value
             #expect(error.code == .connectionLost && error.retry == .backoff)
             try await fixture.psql("INSERT INTO t VALUES (\(round * 2 + 1))")
             #expect(stream.takeChanges() == ["insert t (\(round * 2))"])

@@ -232,7 +232,7 @@ import Testing
         await snapshot.close()
     }
 
-    @Test("P18 an unknown type is looked up, a domain travels as its base, canonical values have their form")
+    @Test("S15 an unknown type is looked up, a domain travels as its base, canonical values have their form")
     func canonicalForm() async throws {
         let fixture = try await SourceFixture(
             """
@@ -294,6 +294,25 @@ import Testing
         #expect(try await waiting.rows == 0)
         #expect(try await session.read(into: buffer, limit: 1000, patience: .milliseconds(1)).rows == 0)
         await session.close()
+    }
+
+    @Test("P7 a capture that nobody reads stays connected, with nothing to read and with more than the socket holds", arguments: [0, 50_000])
+    func silence(rows: Int) async throws {
+        let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY, b text)", tables: ["t"])
+        let (origin, first) = try await fixture.open()
+        await first.session.close()
+        try await fixture.psql("ALTER DATABASE \"\(fixture.slot.dropFirst(7))\" SET wal_sender_timeout = '300ms'")
+        let stream = try await fixture.open(origin, origin.position)
+        try await fixture.psql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, \(rows)) g")
+        let start = try await fixture.psql("SELECT clock_timestamp()")
+        try await waitUntil("replies for ten times the timeout") {
+            try await fixture.psql(
+                "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = '\(fixture.slot)' AND reply_time > '\(start)'::timestamptz + interval '3 s'"
+            ) == "1"
+        }
+        try await stream.catchUp()
+        #expect(stream.takeChanges().count == rows)
+        await stream.session.close()
     }
 
     @Test("P1 the end of an idle or busy log is always reached", arguments: [false, true])

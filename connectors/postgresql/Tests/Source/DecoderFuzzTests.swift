@@ -70,7 +70,7 @@ import Testing
         #expect(buffer.isEmpty == (durable == 101))
     }
 
-    @Test("P18 mutated messages throw or decode, and what they leave can be read", arguments: [ValueForm.native, .canonical])
+    @Test("mutated messages throw or decode, and what they leave can be read", arguments: [ValueForm.native, .canonical])
     func fuzz(form: ValueForm) throws {
         let seed = environment("BRIDGE_FUZZ_SEED").flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
         let rounds = environment("BRIDGE_FUZZ_ROUNDS").flatMap { Int($0) } ?? 2_000
