@@ -40,6 +40,11 @@ package final class PostgresCluster: Sendable {
         return cluster
     }
 
+    /// The same without holding a thread of the cooperative pool, which the tests beside this one need.
+    package static func started(settings: [String: String] = [:]) async throws -> PostgresCluster {
+        try await BlockingWork().run { try start(settings: settings) }
+    }
+
     private init() throws {
         programs = try Self.findPrograms()
         account = getuid() == 0 ? (getpwnam("postgres") != nil ? "postgres" : "nobody") : nil

@@ -69,7 +69,7 @@ import Testing
 
     @Test("P5 a slot whose WAL was removed is lost")
     func lost() async throws {
-        let cluster = try PostgresCluster.start(settings: ["max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"])
+        let cluster = try await PostgresCluster.started(settings: ["max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"])
         let (fixture, origin) = try await fixture(cluster)
         try await waitUntil("the slot losing its WAL") {
             try await fixture.psql("INSERT INTO u VALUES (1); DELETE FROM u; SELECT pg_switch_wal(); CHECKPOINT")
@@ -122,7 +122,7 @@ import Testing
         options.slotPatience = .milliseconds(300)
         // A cluster of its own: the slots of all other tests would wait too.
         let fixture = try await SourceFixture(
-            "CREATE TABLE t(id int PRIMARY KEY)", tables: ["t"], cluster: try PostgresCluster.start(), options: options)
+            "CREATE TABLE t(id int PRIMARY KEY)", tables: ["t"], cluster: try await PostgresCluster.started(), options: options)
         let holder = BlockingSession(fixture.uri)
         let process = try await holder.execute("BEGIN; INSERT INTO t VALUES (1)")
         let error = try await failure { try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false) }
@@ -184,7 +184,7 @@ import Testing
 
     @Test("P18 a server that restarts ends the session as a lost connection, and the next one goes on")
     func restart() async throws {
-        let (fixture, origin) = try await fixture(try PostgresCluster.start())
+        let (fixture, origin) = try await fixture(try await PostgresCluster.started())
         var stream = try await fixture.open(origin, origin.position)
         for (round, mode) in [PostgresCluster.StopMode.fast, .immediate].enumerated() {
             try await fixture.psql("INSERT INTO t VALUES (\(round * 2))")

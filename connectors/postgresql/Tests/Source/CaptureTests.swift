@@ -301,13 +301,13 @@ import Testing
         let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY, b text)", tables: ["t"])
         let (origin, first) = try await fixture.open()
         await first.session.close()
-        try await fixture.psql("ALTER DATABASE \"\(fixture.slot.dropFirst(7))\" SET wal_sender_timeout = '300ms'")
+        try await fixture.psql("ALTER DATABASE \"\(fixture.slot.dropFirst(7))\" SET wal_sender_timeout = '4s'")
         let stream = try await fixture.open(origin, origin.position)
         try await fixture.psql("INSERT INTO t SELECT g, repeat('x', 500) FROM generate_series(1, \(rows)) g")
         let start = try await fixture.psql("SELECT clock_timestamp()")
-        try await waitUntil("replies for ten times the timeout") {
+        try await waitUntil("replies for longer than the server would wait") {
             try await fixture.psql(
-                "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = '\(fixture.slot)' AND reply_time > '\(start)'::timestamptz + interval '3 s'"
+                "SELECT count(*) FROM pg_stat_replication r JOIN pg_replication_slots s ON s.active_pid = r.pid WHERE slot_name = '\(fixture.slot)' AND reply_time > '\(start)'::timestamptz + interval '9 s'"
             ) == "1"
         }
         try await stream.catchUp()

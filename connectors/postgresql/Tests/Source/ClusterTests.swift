@@ -20,12 +20,12 @@ import Testing
     func ownCluster() async throws {
         var folder = ""
         do {
-            let cluster = try PostgresCluster.start(settings: ["wal_level": "replica"])
+            let cluster = try await PostgresCluster.started(settings: ["wal_level": "replica"])
             folder = cluster.folder.path
             #expect(try await cluster.psql(cluster.uri("postgres"), "SHOW wal_level") == "replica")
             try await cluster.psql(cluster.uri("postgres"), "CREATE TABLE t(a int); INSERT INTO t VALUES (1)")
             try cluster.configure(["wal_level": "logical"])
-            try cluster.restart(mode: .immediate)
+            try await BlockingWork().run { try cluster.restart(mode: .immediate) }
             #expect(try await cluster.psql(cluster.uri("postgres"), "SHOW wal_level") == "logical")
             #expect(try await cluster.psql(cluster.uri("postgres"), "TABLE t") == "1")
         }

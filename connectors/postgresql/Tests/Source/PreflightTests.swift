@@ -70,7 +70,7 @@ import Testing
 
     @Test("P35 a server whose settings do not allow capture is named")
     func settings() async throws {
-        let cluster = try PostgresCluster.start(settings: ["wal_level": "replica", "max_replication_slots": "0", "max_wal_senders": "1"])
+        let cluster = try await PostgresCluster.started(settings: ["wal_level": "replica", "max_replication_slots": "0", "max_wal_senders": "1"])
         let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY)", tables: ["t"], cluster: cluster)
         let findings = try await fixture.source.preflight(fixture.link)
         #expect(findings.map(\.code) == [.serverSettings, .serverSettings, .serverSettings])
