@@ -87,6 +87,8 @@ enum PortableExpression {
                 length = rest.prefix { $0.isLetter || $0.isNumber || $0 == "_" }.count
             } else if first.isNumber || first == "." {
                 length = rest.prefix { $0.isNumber || $0 == "." }.count
+            } else if first == "-", signMayFollow(tokens.last) {
+                length = 1 + rest.dropFirst().prefix { $0.isNumber || $0 == "." }.count
             } else if ["<>", "!=", "<=", ">="].contains(where: { rest.hasPrefix($0) }) {
                 length = 2
             } else {
@@ -96,6 +98,13 @@ enum PortableExpression {
             rest = rest.dropFirst(length)
         }
         return tokens
+    }
+
+    /// Whether a minus behind this token is a number's sign, not a subtraction.
+    private static func signMayFollow(_ token: String?) -> Bool {
+        guard let token else { return true }
+        return ["=", "<>", "!=", "<", ">", "<=", ">=", "(", ",", "AND", "OR", "NOT", "IN", "BETWEEN"].contains(
+            token.uppercased())
     }
 
     private static func quotedLength(_ text: Substring, _ quote: Character) -> Int? {

@@ -46,7 +46,7 @@ struct SchemaPlanTests {
         #expect(
             try await to.sql(
                 """
-                SELECT string_agg(contype || ':' || pg_get_constraintdef(oid), E'\\n' ORDER BY conrelid::regclass::text, contype, conname)
+                SELECT string_agg(contype::text || ':' || pg_get_constraintdef(oid), E'\\n' ORDER BY conrelid::regclass::text, contype, conname)
                 FROM pg_constraint WHERE conrelid <> 0 AND connamespace = '"new place"'::regnamespace
                 """)
                 == """
