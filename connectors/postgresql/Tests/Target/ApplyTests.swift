@@ -231,9 +231,10 @@ struct ApplyTests {
         writer.commit()
         let applier = try await fixture.openApplier()
         try await applier.apply(writer.take())
+        let seen = try await fixture.sql("SELECT a, j, p, n, s FROM t ORDER BY a, n::text, j::text COLLATE \"C\", s")
         #expect(
-            try await fixture.sql("SELECT a, j, p, n, s FROM t ORDER BY a, n::text, j::text COLLATE \"C\", s")
-                == "1|{\"x\":1}|(1,2)|1.0|\n1|{\"x\": 1}|(1,2)|1.0|\n2|{\"x\": 1}|(1,2)|1.00|new\n|||NaN|x")
+            seen
+                == "1|{\"x\": 1}|(1,2)|1.0|\n1|{\"x\":1}|(1,2)|1.0|\n2|{\"x\": 1}|(1,2)|1.00|new\n|||NaN|x")
         writer = BatchWriter(relations: [described], lsn: 50_000)
         writer.begin()
         writer.delete(1, ["1", "{\"x\":  1}", "(1,2)", "1.0", nil], kind: .full)
@@ -472,9 +473,10 @@ struct ApplyTests {
         let applier = try await fixture.openApplier()
         try await applier.apply(writer.take())
         await applier.close()
+        let seen = try await fixture.sql(
+            "SELECT DISTINCT b, i, f, g, n, s = E'ü\\t\\\\N\\n', v, ts AT TIME ZONE 'UTC', x FROM t")
         #expect(
-            try await fixture.sql("SELECT DISTINCT b, i, f, g, n, s = E'ü\\t\\\\N\\n', v, ts AT TIME ZONE 'UTC', x FROM t")
-                == "t|-2147483648|9007199254740992|0.5|12345678.10|t|äöü|2024-01-02 03:04:05.000001|\\x0001fe")
+            seen == "t|-2147483648|9.007199254740992e+15|0.5|12345678.10|t|äöü|2024-01-02 03:04:05.000001|\\x0001fe")
         try await fixture.end()
     }
 
