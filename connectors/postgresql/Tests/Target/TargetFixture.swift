@@ -176,7 +176,14 @@ struct BatchWriter {
 }
 
 func relation(
-    _ id: UInt32, _ name: String, _ identity: Relation.IdentityKind = .key, key: [String] = ["id"],
+    _ id: UInt32, _ name: String, key: [String] = ["id"], _ columns: [(String, String)], form: ValueForm = .native,
+    schema: String? = "public"
+) -> Relation {
+    relation(id, name, .key, key: key, columns, form: form, schema: schema)
+}
+
+func relation(
+    _ id: UInt32, _ name: String, _ identity: Relation.IdentityKind, key: [String] = ["id"],
     _ columns: [(String, String)], form: ValueForm = .native, schema: String? = "public"
 ) -> Relation {
     Relation(

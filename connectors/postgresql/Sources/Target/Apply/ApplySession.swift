@@ -62,9 +62,10 @@ final class ApplySession {
     }
 
     /// Undoes everything since the last commit. Never fails: a connection that cannot do it is gone, and the server does.
-    func rollback() {
+    /// - Parameter position: the source transaction that the walk is in afterwards.
+    func rollback(keepingTransaction position: Position = .zero) {
         hasSavepoint = false
-        transaction = .zero
+        transaction = position
         prepared.forgetAll()
         for plan in plans.values {
             plan.hasStage = false

@@ -13,6 +13,7 @@ extension ApplySession {
     enum Sent {
         case prepare(RelationPlan)
         case change(RelationPlan, offset: Int, isState: Bool)
+        case plain
         case checkpoint
     }
 
@@ -37,22 +38,27 @@ extension ApplySession {
         try drain(&pipeline)
     }
 
-    /// Applies a whole small batch with its checkpoint in one exchange: everything up to the sync is one transaction.
+    /// Applies a whole small batch with its checkpoint in one exchange, from BEGIN to COMMIT. After an error the server
+    /// passes over all that follows, the COMMIT too.
     /// - Returns: false if the server refused; nothing of it has happened then.
     func applySmall(_ run: Run, _ checkpoint: Checkpoint) throws(BridgeError) -> Bool {
         guard checkpoint.frontier >= committed.frontier, !prepared.isFull else { return false }
         var pipeline = Pipeline()
         guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
+        isOpen = true
         do throws(BridgeError) {
             defer { connection.leavePipeline() }
+            try sendPlain("BEGIN", &pipeline)
             var cursor = RecordCursor(run.bytes, offset: run.start)
             while let record = try cursor.next() {
                 guard let (change, plan) = try rowChange(record) else { continue }
                 try send(change, plan, offset: record.offset, isChecked: true, &pipeline)
-                if pipeline.bytes > Self.pipelineBytes * 4 { throw BridgeError(.serverRefused, "too large") }
+                // Whatever its rows are, a pipeline stays within a bound; larger ones go the other ways.
+                if pipeline.bytes > Self.pipelineBytes * 4 { throw BridgeError(.serverRefused, "too large for one exchange") }
             }
             try sendCheckpoint(checkpoint, &pipeline)
             try Failpoint.applyBeforeCommit.hit()
+            try sendPlain("COMMIT", &pipeline)
             try drain(&pipeline)
         } catch {
             if connection.isBroken || error.code == .connectionLost || error.code == .interrupted
@@ -61,8 +67,7 @@ extension ApplySession {
                 throw error
             }
             // The slower ways find out what it was, name it, or get it right.
-            prepared.forgetAll()
-            try connection.execute("DEALLOCATE ALL")
+            rollback(keepingTransaction: transaction)
             return false
         }
         committedNow(checkpoint)
@@ -233,6 +238,13 @@ extension ApplySession {
         return ApplyStatements.checked(sql)
     }
 
+    private func sendPlain(_ sql: String, _ pipeline: inout Pipeline) throws(BridgeError) {
+        guard PQsendQueryParams(connection.raw, sql, 0, nil, nil, nil, nil, 0) == 1 else {
+            throw connection.connectionError(during: "applying")
+        }
+        pipeline.sent.append(.plain)
+    }
+
     private func sendCheckpoint(_ checkpoint: Checkpoint, _ pipeline: inout Pipeline) throws(BridgeError) {
         let name = "bridge_checkpoint"
         if !prepared.hasCheckpoint {
@@ -299,7 +311,7 @@ extension ApplySession {
         switch sent {
         case .change(let plan, let offset, _): locate(error, plan, position(at: offset))
         case .prepare(let plan): locate(error, plan, transaction)
-        case .checkpoint: error
+        case .plain, .checkpoint: error
         }
     }
 }

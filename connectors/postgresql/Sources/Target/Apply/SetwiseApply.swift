@@ -277,16 +277,24 @@ extension PostgresConnection {
         }
     }
 
-    /// Leaves pipeline mode, whatever is still on the way.
+    /// Leaves pipeline mode, whatever is still on the way. What was sent without a sync is carried out by the one that
+    /// is sent here, so it must stand in an open transaction, which the caller then rolls back.
     func leavePipeline() {
-        guard PQpipelineStatus(raw) != PQ_PIPELINE_OFF else { return }
+        guard PQpipelineStatus(raw) != PQ_PIPELINE_OFF, PQexitPipelineMode(raw) == 0 else { return }
+        guard !isBroken, PQpipelineSync(raw) == 1 else { return }
         var cancelledAt: ContinuousClock.Instant?
-        // Each command's results end with nil; behind the last sync nothing is busy any more and nil comes twice.
+        // Each command's results end with nil; two in a row say that nothing is on its way any more.
         var nils = 0
-        while PQexitPipelineMode(raw) == 0, nils < 2, !isBroken {
+        while nils < 2, !isBroken {
             do throws(BridgeError) {
-                nils = try nextResult(&cancelledAt, during: "applying changes") == nil ? nils + 1 : 0
+                guard let result = try nextResult(&cancelledAt, during: "applying changes") else {
+                    nils += 1
+                    continue
+                }
+                nils = 0
+                if result.status == PGRES_PIPELINE_SYNC, PQexitPipelineMode(raw) == 1 { return }
             } catch { return }
         }
+        _ = PQexitPipelineMode(raw)
     }
 }
