@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeTestSupport
 import Foundation
 import GRDB
 import Synchronization
@@ -260,7 +261,7 @@ struct CaptureCaseTests {
         var isDone = false
         while !isDone {
             let hasFinished = running.isZero
-            let goal = try await harness.source.currentPosition()
+            let goal = try await harness.source.currentPosition(harness.link)
             let progress = try await read()
             isDone = hasFinished && progress.frontier >= goal && !progress.isInsideTransaction
         }
