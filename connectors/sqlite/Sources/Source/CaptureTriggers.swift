@@ -6,6 +6,7 @@ import BridgeCore
 /// one that a differential test against SQLite has shown to be needed:
 /// - BEFORE INSERT and BEFORE UPDATE log the rows that REPLACE would remove, because their delete triggers do not fire.
 ///   They are found through each unique index, with its collation.
+/// - So does the rowid, where it is not the key: `UPDATE OR REPLACE t SET rowid = 3` removes the row that had it.
 /// - AFTER INSERT logs the new key: an automatic rowid is -1 before.
 /// - NOT NULL with a DEFAULT is compared by what REPLACE will put there, which it does after BEFORE triggers ran.
 /// - No trigger is `UPDATE OF`: `SET rowid` and generated columns do not fire those.
@@ -147,11 +148,24 @@ struct CaptureTriggers {
             for part in index.parts { conditions.append(try condition(part, of: index)) }
             // Whether the new row falls under a partial index is not asked: a row too many does no harm.
             if let predicate = index.predicate { conditions.append("(\(predicate))") }
-            selections.append(
-                "SELECT \(number), \(key { "\(tableName).\($0)" }) FROM \(tableName) WHERE "
-                    + conditions.joined(separator: " AND "))
+            selections.append(selection(conditions.joined(separator: " AND ")))
+        }
+        if !table.keyIsRowid, let rowid = accessibleRowid {
+            selections.append(selection("\(tableName).\(rowid) = NEW.\(rowid)"))
         }
         return selections
+    }
+
+    private func selection(_ condition: String) -> String {
+        "SELECT \(number), \(key { "\(tableName).\($0)" }) FROM \(tableName) WHERE \(condition)"
+    }
+
+    private static let rowidNames = ["rowid", "_rowid_", "oid"]
+
+    /// A name under which the rowid can be reached. Columns may have taken all of them: then nobody can set it.
+    private var accessibleRowid: String? {
+        guard !table.isWithoutRowid else { return nil }
+        return Self.rowidNames.first { name in !table.columns.contains { $0.name.lowercased() == name } }
     }
 
     /// Whether keys that SQLite calls equal are always the same bytes. Then the row in the way has the new row's own key,
@@ -240,7 +254,7 @@ struct CaptureTriggers {
             }
             let tokens = SQLTokens(expression)
             for place in 0..<tokens.count {
-                guard let word = tokens.name(place)?.lowercased(), ["rowid", "_rowid_", "oid"].contains(word),
+                guard let word = tokens.name(place)?.lowercased(), Self.rowidNames.contains(word),
                     !table.columns.contains(where: { $0.name.lowercased() == word })
                 else { continue }
                 return word

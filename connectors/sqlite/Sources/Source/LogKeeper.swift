@@ -29,11 +29,16 @@ final class KeeperMailbox: Sendable {
 
 /// Tells the source what has been taken, and prunes its log: the only writer on the source while capture runs.
 ///
-/// Its transactions are small, seldom, and made at a quiet moment if one comes, since an application that does not wait
-/// for locks would see `SQLITE_BUSY` where it meets one. It never waits for a lock itself while others do.
+/// Its transactions are small and seldom. An application that does not wait for locks would see `SQLITE_BUSY` where it
+/// meets one, so they wait for a moment in which nobody writes; under a load that never pauses they are made after a minute,
+/// or when a quarter of a million changes wait to be pruned. The keeper itself never stands in line for a lock.
 actor LogKeeper {
     /// Rows pruned in one transaction.
     static let pruneRows = 1_000
+    /// Changes acknowledged and not pruned for which a quiet moment is no longer waited for.
+    static let largestBacklog: Int64 = 250_000
+    /// How long a quiet moment is waited for.
+    static let longestWait: Duration = .seconds(60)
     /// The least time between two acknowledgements, in milliseconds.
     static let interval: Int32 = 500
 
@@ -82,36 +87,61 @@ actor LogKeeper {
 
     /// One acknowledgement with all the pruning it allows. Returns whether the session is stopping.
     private func work(_ writer: LogWriter) throws(BridgeError) -> Bool {
-        var (requested, isStopping) = mailbox.state.withLock { ($0.requested, $0.isStopping) }
-        guard requested > written else { return isStopping }
-        if !isStopping { writer.waitForQuiet(milliseconds: 100) }
-        var attempts = 0
-        var outcome = try writer.acknowledge(requested)
+        let deadline = ContinuousClock.now + Self.longestWait
+        guard request.position > written else { return request.isStopping }
+        waitForQuiet(writer, until: deadline)
+        var position = request.position
+        var outcome = try writer.acknowledge(position)
+        // An application may hold the lock for long. At the end of a session a second is enough: what is not
+        // acknowledged now is so the next time.
+        var attemptsAtEnd = 100
         while outcome == nil {
-            attempts += 1
-            (requested, isStopping) = mailbox.state.withLock { ($0.requested, $0.isStopping) }
-            // An application may hold the lock for long. At the end of a session a second is enough: what is not
-            // acknowledged now is so the next time.
-            if isStopping, attempts > 100 { return true }
+            if request.isStopping {
+                attemptsAtEnd -= 1
+                if attemptsAtEnd == 0 { return true }
+            }
             usleep(10_000)
-            outcome = try writer.acknowledge(requested)
+            position = request.position
+            outcome = try writer.acknowledge(position)
         }
-        guard var result = outcome else { return isStopping }
-        written = requested
-        mailbox.state.withLock { $0.confirmed = result.acknowledgements }
-        if let leap = result.leap, writer.syncLog() { mailbox.state.withLock { $0.safeLeap = leap } }
-        if result.pruned > 0 { try Failpoint.logPruned.hit() }
-        while result.pruned >= Self.pruneRows {
+        guard let outcome else { return request.isStopping }
+        written = position
+        mailbox.state.withLock { $0.confirmed = outcome.acknowledgements }
+        if let leap = outcome.leap, writer.syncLog() { mailbox.state.withLock { $0.safeLeap = leap } }
+        if outcome.pruned > 0 { try Failpoint.logPruned.hit() }
+        try prune(writer, position, first: outcome.pruned, deadline)
+        return request.isStopping
+    }
+
+    /// Prunes the rest, portion by portion, unless the session ends: the next one has the same to do.
+    private func prune(
+        _ writer: LogWriter, _ position: Int64, first: Int, _ deadline: ContinuousClock.Instant
+    ) throws(BridgeError) {
+        var pruned = first
+        while pruned >= Self.pruneRows, !request.isStopping {
+            if writer.sawCommit() { waitForQuiet(writer, until: deadline) }
             // Longer than the lock was held, so that others get their turn.
             usleep(4_000)
-            guard let more = try writer.prune(requested) else {
-                if mailbox.state.withLock({ $0.isStopping }) { return true }
-                continue
-            }
-            result.pruned = more
+            guard let more = try writer.prune(position) else { continue }
+            pruned = more
             if more > 0 { try Failpoint.logPruned.hit() }
         }
-        return mailbox.state.withLock { $0.isStopping }
+    }
+
+    private var request: (position: Int64, isStopping: Bool) {
+        mailbox.state.withLock { ($0.requested, $0.isStopping) }
+    }
+
+    /// Waits until nobody has committed for a tenth of a second, but not beyond the deadline, nor while the log grows large.
+    private func waitForQuiet(_ writer: LogWriter, until deadline: ContinuousClock.Instant) {
+        var quiet = 0
+        _ = writer.sawCommit()
+        while quiet < 10, ContinuousClock.now < deadline {
+            let (position, isStopping) = request
+            if isStopping || (position - written) % CaptureState.leap > Self.largestBacklog { return }
+            usleep(10_000)
+            quiet = writer.sawCommit() ? 0 : quiet + 1
+        }
     }
 }
 
@@ -127,6 +157,7 @@ private final class LogWriter {
     private let leap: SQLiteStatement
     private let delete: SQLiteStatement
     private let dataVersion: SQLiteStatement
+    private var seenDataVersion: Int64 = 0
 
     init(path: String, names: CaptureNames, session: String) throws(BridgeError) {
         self.session = session
@@ -153,15 +184,11 @@ private final class LogWriter {
         connection.database.setBusyTimeout(0)
     }
 
-    /// Waits for two milliseconds in which nobody commits, but not for longer than asked.
-    func waitForQuiet(milliseconds: Int) {
-        var version = currentDataVersion()
-        for _ in 0..<milliseconds / 2 {
-            usleep(2_000)
-            let now = currentDataVersion()
-            if now == version { return }
-            version = now
-        }
+    /// Whether somebody else committed since the last call.
+    func sawCommit() -> Bool {
+        let version = currentDataVersion()
+        defer { seenDataVersion = version }
+        return version != seenDataVersion
     }
 
     private func currentDataVersion() -> Int64 {

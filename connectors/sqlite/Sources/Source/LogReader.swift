@@ -18,6 +18,9 @@ import Musl
 /// sees it. By then every entry has been read, so for each key the last record says what that last snapshot holds: the
 /// union of the records is the difference between two committed states of the source.
 ///
+/// Its begin bears the log's newest change as the first read saw it, its commit that of the last. A table's copy never
+/// begins between the two (see ``CaptureGate``), so the begin alone tells whether a copy holds the transaction.
+///
 /// ### Order within a read
 /// Removed keys come before rows. A key that merely changed its letter case, or a unique value that moved from a deleted
 /// row to another, then meets nothing in its way at the target.
@@ -197,7 +200,7 @@ final class LogReader {
         }
         if open != nil || changes > 0 {
             let end = TransactionEnd(
-                position: Position(commit: UInt64(begin)), end: UInt64(newest) + 1, commitTime: .now, changes: changes)
+                position: Position(commit: UInt64(newest)), end: UInt64(newest) + 1, commitTime: .now, changes: changes)
             buffer.appendCommit(end)
             progress.lastCommit = end
             progress.transactions += 1

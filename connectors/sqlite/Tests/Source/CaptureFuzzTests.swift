@@ -14,7 +14,7 @@ struct CaptureFuzzTests {
     static let seeds: ClosedRange<UInt64> = {
         let environment = ProcessInfo.processInfo.environment
         if let single = environment["BRIDGE_FUZZ_SEED"].flatMap({ UInt64($0) }) { return single...single }
-        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 200)
+        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 150)
     }()
 
     @Test("S1 random histories arrive without divergence", arguments: FuzzSchema.all)
@@ -157,6 +157,7 @@ struct FuzzHistory {
     private mutating func insert(_ table: FuzzSchema.Table) -> String {
         var columns = table.columns.filter { _ in random.chance(85) }
         if columns.isEmpty { columns = table.columns }
+        if table.hasRowid, random.chance(8) { columns.append((name: "_rowid_", values: ["1", "2", "3", "4", "NULL"])) }
         let names = columns.map { quote($0.name) }.joined(separator: ", ")
         let source: String
         if random.chance(12) {

@@ -46,7 +46,7 @@ struct Mirror {
                 guard isOpen else { throw Malformed(what: "commit outside of a transaction") }
                 isOpen = false
                 let position = try reader.number(8)
-                guard position == beginPosition else { throw Malformed(what: "commit has another position than begin") }
+                guard position >= beginPosition else { throw Malformed(what: "commit before its begin") }
                 lastEnd = try reader.number(8)
                 guard lastEnd > position else { throw Malformed(what: "end not behind the commit") }
                 _ = try reader.number(8)
