@@ -192,6 +192,20 @@ struct DemoTests {
                 .isEmpty)
     }
 
+    @Test("the demo between PostgreSQL clusters ends equal, and leaves neither folder nor server behind")
+    func postgres() async throws {
+        let folder = try TemporaryDirectory(prefix: "demo")
+        // The servers' account must be able to pass through.
+        chmod(folder.path, 0o711)
+        let outcome = try await Executable.run(
+            ["demo", "--postgres", "--seconds", "2", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        #expect(try object(outcome)["equal"] as? Bool == true)
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
+                .isEmpty)
+    }
+
     @Test("the demo's comparison finds one different value, one missing and one surplus row")
     func comparison() async throws {
         let folder = try TemporaryDirectory(prefix: "compare")
