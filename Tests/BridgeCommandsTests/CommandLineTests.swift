@@ -6,14 +6,16 @@ import Testing
 
 @Suite("Command line")
 struct CommandLineTests {
-    @Test("a wrong command line exits with 64 and says what to try", arguments: [
-        (["nonsense"], "bridge --help"), (["run", "--bad"], "bridge run --help"), (["init"], "bridge init --help"),
-        (["journal", "dump", "--format", "xml"], "bridge journal dump --help"),
-        (["config", "--log-level", "loud"], "bridge --help"),
-        (["demo", "--seconds", "0"], "bridge demo --help"),
-        (["journal", "dump", "--json", "--format", "debezium"], "bridge journal dump --help"),
-        (["init", "sqlite:a", "sqlite:b", "--migration", "Bad Name"], "bridge init --help"),
-    ])
+    @Test(
+        "a wrong command line exits with 64 and says what to try",
+        arguments: [
+            (["nonsense"], "bridge --help"), (["run", "--bad"], "bridge run --help"), (["init"], "bridge init --help"),
+            (["journal", "dump", "--format", "xml"], "bridge journal dump --help"),
+            (["config", "--log-level", "loud"], "bridge --help"),
+            (["demo", "--seconds", "0"], "bridge demo --help"),
+            (["journal", "dump", "--json", "--format", "debezium"], "bridge journal dump --help"),
+            (["init", "sqlite:a", "sqlite:b", "--migration", "Bad Name"], "bridge init --help"),
+        ])
     func usage(_ arguments: [String], _ hint: String) async throws {
         let outcome = try await Executable.run(arguments)
         #expect(outcome.status == 64)
@@ -24,7 +26,9 @@ struct CommandLineTests {
         #expect(lines.count == 2)
     }
 
-    @Test("help and version go to stdout with status 0", arguments: [["--help"], ["--version"], ["help", "run"], ["run", "-h"], []])
+    @Test(
+        "help and version go to stdout with status 0",
+        arguments: [["--help"], ["--version"], ["help", "run"], ["run", "-h"], []])
     func help(_ arguments: [String]) async throws {
         let outcome = try await Executable.run(arguments)
         #expect(outcome.status == 0)
@@ -51,9 +55,12 @@ struct CommandLineTests {
         #expect(!outcome.output.contains("demo-writer"))
     }
 
-    @Test("a missing configuration exits with 78", arguments: [
-        ["run"], ["status"], ["preflight"], ["schema", "show"], ["schema", "apply"], ["config"], ["journal", "list"],
-    ])
+    @Test(
+        "a missing configuration exits with 78",
+        arguments: [
+            ["run"], ["status"], ["preflight"], ["schema", "show"], ["schema", "apply"], ["config"],
+            ["journal", "list"],
+        ])
     func missingFile(_ arguments: [String]) async throws {
         let folder = try TemporaryDirectory(prefix: "empty")
         let outcome = try await Executable.run(arguments, in: folder)
@@ -75,7 +82,8 @@ struct CommandLineTests {
             let outcome = try await Executable.run(arguments, in: folder, environment: ["BRIDGE_CONFIG": "b.yaml"])
             #expect(try object(outcome)["migration"] as? String == "a")
         }
-        let outcome = try await Executable.run(["config", "--json"], in: folder, environment: ["BRIDGE_CONFIG": "b.yaml"])
+        let outcome = try await Executable.run(
+            ["config", "--json"], in: folder, environment: ["BRIDGE_CONFIG": "b.yaml"])
         #expect(try object(outcome)["migration"] as? String == "b")
     }
 

@@ -46,7 +46,10 @@ struct ConfigurationTests {
         #expect(configuration.check.maxAge == .seconds(900))
         #expect(configuration.cutover.maxLag == .seconds(2))
         #expect(configuration.link().form == .canonical)
-        #expect(configuration.link().mappings == [TableMapping(source: TableName(name: "users"), target: TableName(name: "users"))])
+        #expect(
+            configuration.link().mappings == [
+                TableMapping(source: TableName(name: "users"), target: TableName(name: "users"))
+            ])
     }
 
     @Test("the file of the contract is understood whole")
@@ -92,40 +95,71 @@ struct ConfigurationTests {
         var testDescription: String { message }
     }
 
-    @Test("every mistake is refused with its place and what to do", arguments: [
-        Refusal(add: "replicaton: {}", code: .configurationUnknownKey, message: "unknown key 'replicaton'", hint: "'replication'"),
-        Refusal(add: "replication: { batch_byte: 8MB }", code: .configurationUnknownKey, message: "unknown key 'batch_byte' in replication", hint: "'batch_bytes'"),
-        Refusal(add: "zzzzzzzzzz: 1", code: .configurationUnknownKey, message: "unknown key 'zzzzzzzzzz'", hint: "known here: migration"),
-        Refusal(remove: "migration: shop-users", message: "'migration' is missing", hint: "migration: shop-users"),
-        Refusal(remove: "source: postgresql://app@old-db:5432/shop", message: "'source' is missing", hint: "BRIDGE_SOURCE"),
-        Refusal(remove: "target: sqlite:new.db", message: "'target' is missing", hint: "BRIDGE_TARGET"),
-        Refusal(remove: "shop-users", add: "check: {}", message: "migration must be a text that is not empty"),
-        Refusal(remove: "shop-users", add: "", message: "migration must be"),
-        Refusal(add: "replication: { batch_bytes: 8 }", message: "replication.batch_bytes needs a unit", hint: "8MB"),
-        Refusal(add: "replication: { batch_bytes: 8parsecs }", message: "replication.batch_bytes has the unknown unit 'parsecs'", hint: "KiB"),
-        Refusal(add: "replication: { batch_bytes: 1kB }", message: "replication.batch_bytes must be from 64KiB"),
-        Refusal(add: "replication: { batch_bytes: many }", message: "replication.batch_bytes is not a number with a unit"),
-        Refusal(add: "replication: { journal_keep: 24 }", message: "replication.journal_keep needs a unit", hint: "15m"),
-        Refusal(add: "replication: { journal_keep: 24hours }", message: "replication.journal_keep has the unknown unit 'hours'"),
-        Refusal(add: "replication: { journal_budget: 99999999TB }", message: "replication.journal_budget is too large"),
-        Refusal(add: "replication: { journal_budget: 1MB }", message: "replication.journal_budget must be at least"),
-        Refusal(add: "replication: { copy_jobs: 0 }", message: "replication.copy_jobs must be a whole number from 1"),
-        Refusal(add: "replication: { copy_jobs: 99999999999999999999 }", message: "replication.copy_jobs must be a whole number"),
-        Refusal(add: "replication: { on_conflict: skipp }", message: "replication.on_conflict must be one of", hint: "on_conflict: skip"),
-        Refusal(add: "replication: [1]", message: "replication must hold keys and values"),
-        Refusal(add: "check: { throttle: 90 }", message: "check.throttle must be a number above 0 and at most 1"),
-        Refusal(add: "check: { max_age: 15 }", message: "check.max_age needs a unit"),
-        Refusal(add: "cutover: { max_lag: 0s }", message: "cutover.max_lag must be longer than nothing"),
-        Refusal(add: "cutover: { window: \"Someday 02:00-06:00 UTC\" }", message: "cutover.window has the unknown day 'Someday'", hint: "Sunday 02:00-06:00 UTC"),
-        Refusal(add: "cutover: { window: \"Sunday 02:00-26:00 UTC\" }", message: "cutover.window has a time"),
-        Refusal(add: "cutover: { window: \"Sunday 02:00-06:00 Moon\" }", message: "cutover.window has the unknown zone 'Moon'"),
-        Refusal(add: "cutover: { window: \"02:00-06:00\" }", message: "cutover.window is not a day, a time and a zone"),
-        Refusal(remove: "sqlite:new.db", add: "", message: "target must be a text that is not empty"),
-        Refusal(remove: "sqlite:new.db", add: "check: {}", message: "target must be a text"),
-        Refusal(remove: "[users]", add: "", message: "services.app.tables must be a list"),
-        Refusal(add: "source: sqlite:b.db", message: "the file cannot be read: the key 'source' stands there twice"),
-        Refusal(add: "check: { max_age: [ }", message: "the file cannot be read"),
-    ])
+    @Test(
+        "every mistake is refused with its place and what to do",
+        arguments: [
+            Refusal(
+                add: "replicaton: {}", code: .configurationUnknownKey, message: "unknown key 'replicaton'",
+                hint: "'replication'"),
+            Refusal(
+                add: "replication: { batch_byte: 8MB }", code: .configurationUnknownKey,
+                message: "unknown key 'batch_byte' in replication", hint: "'batch_bytes'"),
+            Refusal(
+                add: "zzzzzzzzzz: 1", code: .configurationUnknownKey, message: "unknown key 'zzzzzzzzzz'",
+                hint: "known here: migration"),
+            Refusal(remove: "migration: shop-users", message: "'migration' is missing", hint: "migration: shop-users"),
+            Refusal(
+                remove: "source: postgresql://app@old-db:5432/shop", message: "'source' is missing",
+                hint: "BRIDGE_SOURCE"),
+            Refusal(remove: "target: sqlite:new.db", message: "'target' is missing", hint: "BRIDGE_TARGET"),
+            Refusal(remove: "shop-users", add: "check: {}", message: "migration must be a text that is not empty"),
+            Refusal(remove: "shop-users", add: "", message: "migration must be"),
+            Refusal(
+                add: "replication: { batch_bytes: 8 }", message: "replication.batch_bytes needs a unit", hint: "8MB"),
+            Refusal(
+                add: "replication: { batch_bytes: 8parsecs }",
+                message: "replication.batch_bytes has the unknown unit 'parsecs'", hint: "KiB"),
+            Refusal(add: "replication: { batch_bytes: 1kB }", message: "replication.batch_bytes must be from 64KiB"),
+            Refusal(
+                add: "replication: { batch_bytes: many }",
+                message: "replication.batch_bytes is not a number with a unit"),
+            Refusal(
+                add: "replication: { journal_keep: 24 }", message: "replication.journal_keep needs a unit", hint: "15m"),
+            Refusal(
+                add: "replication: { journal_keep: 24hours }",
+                message: "replication.journal_keep has the unknown unit 'hours'"),
+            Refusal(
+                add: "replication: { journal_budget: 99999999TB }", message: "replication.journal_budget is too large"),
+            Refusal(
+                add: "replication: { journal_budget: 1MB }", message: "replication.journal_budget must be at least"),
+            Refusal(
+                add: "replication: { copy_jobs: 0 }", message: "replication.copy_jobs must be a whole number from 1"),
+            Refusal(
+                add: "replication: { copy_jobs: 99999999999999999999 }",
+                message: "replication.copy_jobs must be a whole number"),
+            Refusal(
+                add: "replication: { on_conflict: skipp }", message: "replication.on_conflict must be one of",
+                hint: "on_conflict: skip"),
+            Refusal(add: "replication: [1]", message: "replication must hold keys and values"),
+            Refusal(add: "check: { throttle: 90 }", message: "check.throttle must be a number above 0 and at most 1"),
+            Refusal(add: "check: { max_age: 15 }", message: "check.max_age needs a unit"),
+            Refusal(add: "cutover: { max_lag: 0s }", message: "cutover.max_lag must be longer than nothing"),
+            Refusal(
+                add: "cutover: { window: \"Someday 02:00-06:00 UTC\" }",
+                message: "cutover.window has the unknown day 'Someday'", hint: "Sunday 02:00-06:00 UTC"),
+            Refusal(add: "cutover: { window: \"Sunday 02:00-26:00 UTC\" }", message: "cutover.window has a time"),
+            Refusal(
+                add: "cutover: { window: \"Sunday 02:00-06:00 Moon\" }",
+                message: "cutover.window has the unknown zone 'Moon'"),
+            Refusal(
+                add: "cutover: { window: \"02:00-06:00\" }", message: "cutover.window is not a day, a time and a zone"),
+            Refusal(remove: "sqlite:new.db", add: "", message: "target must be a text that is not empty"),
+            Refusal(remove: "sqlite:new.db", add: "check: {}", message: "target must be a text"),
+            Refusal(remove: "[users]", add: "", message: "services.app.tables must be a list"),
+            Refusal(
+                add: "source: sqlite:b.db", message: "the file cannot be read: the key 'source' stands there twice"),
+            Refusal(add: "check: { max_age: [ }", message: "the file cannot be read"),
+        ])
     func mistakes(_ refusal: Refusal) {
         let text = (refusal.remove.isEmpty ? minimal : minimal.replacing(refusal.remove, with: "")) + refusal.add
         let error = failure { () throws(BridgeError) in _ = try parse(text) }
@@ -142,22 +176,30 @@ struct ConfigurationTests {
         #expect(error?.context.contains(.init(.file, "bridge.yaml:8")) == true)
     }
 
-    @Test("tables that cannot be what they say are refused", arguments: [
-        ("tables: [users, users]", "names table users again"),
-        ("tables: [users]\n  other:\n    tables: [users]", "names table users again, which service app has already"),
-        ("tables: [{from: a, to: t}, {from: b, to: t}]", "would write target table t, which a writes already"),
-        ("tables: [{from: a, to: t, columns: [id, x]}, {from: b, to: t, columns: [x, y]}]", "would write column x of target table t"),
-        ("tables: [a.users, b.users]", "would write target table users, which a.users writes already"),
-        ("tables: [{from: a, columns: [id, id]}]", "names column id twice"),
-        ("tables: [{from: a, columns: []}]", "lists no column"),
-        ("tables: [{to: a}]", "has no 'from'"),
-        ("tables: [{from: a, form: b}]", "unknown key 'form'"),
-        ("tables: [{from: a, to: accounts.a}]", "names a schema, which the target's engine does not have"),
-        ("tables: [a.b.c]", "is not a table's name"),
-        ("tables: ['']", "must be a text that is not empty"),
-        ("tables: []", "lists no table"),
-        ("table: [users]", "unknown key 'table'"),
-    ])
+    @Test(
+        "tables that cannot be what they say are refused",
+        arguments: [
+            ("tables: [users, users]", "names table users again"),
+            (
+                "tables: [users]\n  other:\n    tables: [users]",
+                "names table users again, which service app has already"
+            ),
+            ("tables: [{from: a, to: t}, {from: b, to: t}]", "would write target table t, which a writes already"),
+            (
+                "tables: [{from: a, to: t, columns: [id, x]}, {from: b, to: t, columns: [x, y]}]",
+                "would write column x of target table t"
+            ),
+            ("tables: [a.users, b.users]", "would write target table users, which a.users writes already"),
+            ("tables: [{from: a, columns: [id, id]}]", "names column id twice"),
+            ("tables: [{from: a, columns: []}]", "lists no column"),
+            ("tables: [{to: a}]", "has no 'from'"),
+            ("tables: [{from: a, form: b}]", "unknown key 'form'"),
+            ("tables: [{from: a, to: accounts.a}]", "names a schema, which the target's engine does not have"),
+            ("tables: [a.b.c]", "is not a table's name"),
+            ("tables: ['']", "must be a text that is not empty"),
+            ("tables: []", "lists no table"),
+            ("table: [users]", "unknown key 'table'"),
+        ])
     func tables(_ text: String, _ message: String) {
         let error = failure { () throws(BridgeError) in
             _ = try parse(minimal.replacing("tables: [users]", with: text))
@@ -166,10 +208,12 @@ struct ConfigurationTests {
         #expect(error?.exitStatus == .configuration)
     }
 
-    @Test("a migration's name is checked, and a right one is offered", arguments: [
-        ("Shop", "shop"), ("shop_users", "shop-users"), ("-shop", "shop"), ("9lives", "lives"), ("größe", "gr-e"),
-        (String(repeating: "a", count: 41), String(repeating: "a", count: 40)),
-    ])
+    @Test(
+        "a migration's name is checked, and a right one is offered",
+        arguments: [
+            ("Shop", "shop"), ("shop_users", "shop-users"), ("-shop", "shop"), ("9lives", "lives"), ("größe", "gr-e"),
+            (String(repeating: "a", count: 41), String(repeating: "a", count: 40)),
+        ])
     func migrationName(_ name: String, _ offer: String) {
         let error = failure { () throws(BridgeError) in
             _ = try parse(minimal.replacing("shop-users", with: name))
@@ -179,10 +223,12 @@ struct ConfigurationTests {
         #expect(MigrationName.isValid(offer))
     }
 
-    @Test("names are exact, and parts with dots are quoted", arguments: [
-        ("users", nil, "users"), ("public.Users", "public", "Users"), ("\"odd.name\"", nil, "odd.name"),
-        ("a.\"b\"\"c\"", "a", "b\"c"),
-    ] as [(String, String?, String)])
+    @Test(
+        "names are exact, and parts with dots are quoted",
+        arguments: [
+            ("users", nil, "users"), ("public.Users", "public", "Users"), ("\"odd.name\"", nil, "odd.name"),
+            ("a.\"b\"\"c\"", "a", "b\"c"),
+        ] as [(String, String?, String)])
     func names(_ text: String, _ schema: String?, _ name: String) {
         let read = TableName(written: text)
         #expect(read == TableName(schema: schema, name: name))
@@ -228,7 +274,9 @@ struct PrecedenceTests {
 
     @Test("a bad address in the environment names the variable")
     func badVariable() {
-        let error = failure { () throws(BridgeError) in _ = try parse(minimal, environment: ["BRIDGE_SOURCE": "mysql://x:secret@y/z"]) }
+        let error = failure { () throws(BridgeError) in
+            _ = try parse(minimal, environment: ["BRIDGE_SOURCE": "mysql://x:secret@y/z"])
+        }
         #expect(error?.message.hasPrefix("BRIDGE_SOURCE: ") == true)
         #expect("\(error.map { "\($0)\($0.hint)" } ?? "")".contains("secret") == false)
     }
@@ -278,19 +326,24 @@ struct PrecedenceTests {
 
 @Suite("Secrets")
 struct MaskingTests {
-    @Test("passwords are masked wherever a URL can hold one", arguments: [
-        ("postgresql://app:secret@h:5432/d", "postgresql://app:***@h:5432/d"),
-        ("postgresql://app@h/d?password=secret&sslmode=require", "postgresql://app@h/d?password=***&sslmode=require"),
-        ("postgresql://app@h/d?sslpassword=secret", "postgresql://app@h/d?sslpassword=***"),
-        ("postgresql://app@h/d?PassWord=secret", "postgresql://app@h/d?PassWord=***"),
-        ("postgresql://app:se@cret@h/d", "postgresql://app:***@h/d"),
-        ("postgresql://app:sec/ret@h/d", "postgresql://app:***@h/d"),
-        ("postgresql://app:sec?ret@h/d", "postgresql://app:***@h/d"),
-        ("postgresql://app@h/d", "postgresql://app@h/d"),
-        ("postgresql://h:5432/d", "postgresql://h:5432/d"),
-        ("postgresql:///d?host=/run/x", "postgresql:///d?host=/run/x"),
-        ("postgresql://app@h/d?application_name=a@b", "postgresql://app@h/d?application_name=a@b"),
-    ])
+    @Test(
+        "passwords are masked wherever a URL can hold one",
+        arguments: [
+            ("postgresql://app:secret@h:5432/d", "postgresql://app:***@h:5432/d"),
+            (
+                "postgresql://app@h/d?password=secret&sslmode=require",
+                "postgresql://app@h/d?password=***&sslmode=require"
+            ),
+            ("postgresql://app@h/d?sslpassword=secret", "postgresql://app@h/d?sslpassword=***"),
+            ("postgresql://app@h/d?PassWord=secret", "postgresql://app@h/d?PassWord=***"),
+            ("postgresql://app:se@cret@h/d", "postgresql://app:***@h/d"),
+            ("postgresql://app:sec/ret@h/d", "postgresql://app:***@h/d"),
+            ("postgresql://app:sec?ret@h/d", "postgresql://app:***@h/d"),
+            ("postgresql://app@h/d", "postgresql://app@h/d"),
+            ("postgresql://h:5432/d", "postgresql://h:5432/d"),
+            ("postgresql:///d?host=/run/x", "postgresql:///d?host=/run/x"),
+            ("postgresql://app@h/d?application_name=a@b", "postgresql://app@h/d?application_name=a@b"),
+        ])
     func masks(_ url: String, _ masked: String) {
         #expect(ConnectionURL.masked(url) == masked)
         #expect(ConnectionURL.holdsSecret(url) == (url != masked))
@@ -307,7 +360,10 @@ struct MaskingTests {
 
     @Test("bridge config's text can be read back and means the same")
     func roundTrip() throws {
-        let text = minimal.replacing("[users]", with: "[{from: \"odd table\", to: 'yes', columns: [id, \"a b\"], where: \"x = 'y: z' # no\"}]")
+        let text =
+            minimal.replacing(
+                "[users]",
+                with: "[{from: \"odd table\", to: 'yes', columns: [id, \"a b\"], where: \"x = 'y: z' # no\"}]")
             + "cutover: { window: \"daily 23:00-01:30 +02:00\" }\n"
         let configuration = try parse(text)
         let again = try parse(ConfigurationRenderer(configuration: configuration).yaml.joined(separator: "\n"))
@@ -321,34 +377,42 @@ struct MaskingTests {
 
 @Suite("Quantities")
 struct QuantityTests {
-    @Test("durations", arguments: [
-        ("500ms", .milliseconds(500)), ("2s", .seconds(2)), ("1.5s", .milliseconds(1500)), ("15m", .seconds(900)),
-        ("24h", .seconds(86_400)), ("7d", .seconds(604_800)), ("2 s", .seconds(2)),
-    ] as [(String, Duration)])
+    @Test(
+        "durations",
+        arguments: [
+            ("500ms", .milliseconds(500)), ("2s", .seconds(2)), ("1.5s", .milliseconds(1500)), ("15m", .seconds(900)),
+            ("24h", .seconds(86_400)), ("7d", .seconds(604_800)), ("2 s", .seconds(2)),
+        ] as [(String, Duration)])
     func durations(_ text: String, _ duration: Duration) throws {
         #expect(try Quantity.duration(text) == duration)
         #expect(try Quantity.duration(Quantity.text(duration)) == duration)
     }
 
-    @Test("sizes", arguments: [
-        ("1B", 1), ("8MB", 8_000_000), ("8mb", 8_000_000), ("512KiB", 524_288), ("20GB", 20_000_000_000),
-        ("1.5kB", 1500), ("2TiB", 2 << 40), ("1536KiB", 1_572_864),
-    ] as [(String, Int64)])
+    @Test(
+        "sizes",
+        arguments: [
+            ("1B", 1), ("8MB", 8_000_000), ("8mb", 8_000_000), ("512KiB", 524_288), ("20GB", 20_000_000_000),
+            ("1.5kB", 1500), ("2TiB", 2 << 40), ("1536KiB", 1_572_864),
+        ] as [(String, Int64)])
     func sizes(_ text: String, _ bytes: Int64) throws {
         #expect(try Quantity.bytes(text) == bytes)
         #expect(try Quantity.bytes(Quantity.text(bytes: bytes)) == bytes)
     }
 
-    @Test("what has no unit, or none that is known, is refused", arguments: ["", "8", "MB", "-1s", "1e3s", "1..2s", "∞s", "1 fortnight", "0x10s"])
+    @Test(
+        "what has no unit, or none that is known, is refused",
+        arguments: ["", "8", "MB", "-1s", "1e3s", "1..2s", "∞s", "1 fortnight", "0x10s"])
     func refused(_ text: String) {
         #expect(throws: Quantity.Malformed.self) { try Quantity.duration(text) }
         #expect(throws: Quantity.Malformed.self) { try Quantity.bytes(text) }
     }
 
-    @Test("windows", arguments: [
-        ("Sunday 02:00-06:00 UTC", [0], 120, 360), ("sat,SUN 22:00-02:00 Europe/Berlin", [6, 0], 1320, 120),
-        ("daily 00:00-24:00 -05:30", [], 0, 1440),
-    ] as [(String, [Int], Int, Int)])
+    @Test(
+        "windows",
+        arguments: [
+            ("Sunday 02:00-06:00 UTC", [0], 120, 360), ("sat,SUN 22:00-02:00 Europe/Berlin", [6, 0], 1320, 120),
+            ("daily 00:00-24:00 -05:30", [], 0, 1440),
+        ] as [(String, [Int], Int, Int)])
     func windows(_ text: String, _ days: [Int], _ start: Int, _ end: Int) throws {
         let window = try CutoverWindow(text)
         #expect(window.weekdays == days)

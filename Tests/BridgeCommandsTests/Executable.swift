@@ -36,5 +36,7 @@ enum Executable {
 
 /// The one JSON object that a command printed.
 func object(_ outcome: ChildProcess.Outcome) throws -> [String: Any] {
-    try #require(try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any], "\(outcome.output)\(outcome.errors)")
+    try #require(
+        try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any],
+        "\(outcome.output)\(outcome.errors)")
 }

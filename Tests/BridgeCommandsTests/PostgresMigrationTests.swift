@@ -91,7 +91,9 @@ struct PostgresMigrationTests {
         #expect(((json["copy"] as? [String: Any])?["tables"] as? [[String: Any]])?.first?["rows_done"] as? Int == 1000)
     }
 
-    @Test("a server that is not there exits with 69", arguments: [["run"], ["preflight"], ["schema", "show"], ["status"]])
+    @Test(
+        "a server that is not there exits with 69",
+        arguments: [["run"], ["preflight"], ["schema", "show"], ["status"]])
     func unreachable(_ arguments: [String]) async throws {
         let folder = try TemporaryDirectory(prefix: "unreachable")
         try folder.write(
@@ -106,10 +108,15 @@ struct PostgresMigrationTests {
         let outcome = try await Executable.run(arguments, in: folder)
         #expect(outcome.status == 69)
         #expect(!(outcome.output + outcome.errors).contains("hunter2"))
-        #expect(try Set(FileManager.default.contentsOfDirectory(atPath: folder.path)).subtracting(["bridge.yaml", "bridge-data"]).isEmpty)
+        #expect(
+            try Set(FileManager.default.contentsOfDirectory(atPath: folder.path)).subtracting([
+                "bridge.yaml", "bridge-data",
+            ]).isEmpty)
     }
 
-    @Test("a wrong password exits with 77, and no password is ever printed", arguments: [["run"], ["preflight"], ["schema", "show"]])
+    @Test(
+        "a wrong password exits with 77, and no password is ever printed",
+        arguments: [["run"], ["preflight"], ["schema", "show"]])
     func wrongPassword(_ arguments: [String]) async throws {
         let place = try await Workplace(migration: "wrong-password")
         try await place.sql(
@@ -119,7 +126,8 @@ struct PostgresMigrationTests {
             """)
         let database = place.uri.split(separator: "/").last?.split(separator: "?").first ?? ""
         try place.configure(
-            source: place.cluster.uri(String(database), user: "guarded", password: "hunter2"), migration: "wrong-password")
+            source: place.cluster.uri(String(database), user: "guarded", password: "hunter2"),
+            migration: "wrong-password")
         let outcome = try await Executable.run(arguments, in: place.folder)
         #expect(outcome.status == 77, "\(outcome.errors)\(outcome.output)")
         #expect((outcome.output + outcome.errors).contains("PGPASSWORD"))
@@ -137,7 +145,9 @@ struct PostgresMigrationTests {
         let outcome = try await place.bridge("run")
         #expect(outcome.status == 65)
         #expect(outcome.errors.contains("bridge_slot_gone"))
-        #expect(try await place.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'bridge_slot_gone'") == "0")
+        #expect(
+            try await place.sql("SELECT count(*) FROM pg_replication_slots WHERE slot_name = 'bridge_slot_gone'") == "0"
+        )
     }
 
     @Test("P35 a server without logical decoding exits with 78 and the setting, and keeps no trace")
@@ -150,6 +160,8 @@ struct PostgresMigrationTests {
             #expect(outcome.status == 78)
             #expect((outcome.output + outcome.errors).contains("wal_level"))
         }
-        #expect(try await place.sql("SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)") == "0")
+        #expect(
+            try await place.sql(
+                "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)") == "0")
     }
 }

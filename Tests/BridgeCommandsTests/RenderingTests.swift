@@ -34,7 +34,8 @@ struct RenderingTests {
     @Test("JSON is read back by another reader as what was meant")
     func json() throws {
         let document: JSONValue = [
-            "text": "a \"quoted\" \\ line\nbreak\t\u{01}\u{7F} ü 😀 </script>", "int": .integer(.min), "max": .integer(.max),
+            "text": "a \"quoted\" \\ line\nbreak\t\u{01}\u{7F} ü 😀 </script>", "int": .integer(.min),
+            "max": .integer(.max),
             "real": .number(0.1), "whole": .number(3), "nan": .number(.nan), "none": nil, "yes": true,
             "list": [1, 2, []], "object": [:],
         ]
@@ -86,7 +87,8 @@ struct RenderingTests {
     @Test("the copy's line tells how far, how fast and how long still")
     func copyLine() {
         var report = RunReport(
-            migration: "m", direction: "forward", process: 1, startedAt: 0, updatedAt: 0, state: .running, phase: "copying")
+            migration: "m", direction: "forward", process: 1, startedAt: 0, updatedAt: 0, state: .running,
+            phase: "copying")
         report.activity = "copying"
         report.tables = [
             .init(name: "a", rowsDone: 100, rowsEstimated: 90, state: "done"),
@@ -110,10 +112,12 @@ struct RenderingTests {
         #expect(json == #"{"time":"1970-01-01T00:00:00.000000Z","level":"error","message":"a\nb"}"#)
     }
 
-    @Test("the nearest name is the one that was meant", arguments: [
-        ("copyjobs", "copy_jobs"), ("batch_size", "batch_bytes"), ("conflict", "on_conflict"),
-        ("jornal_keep", "journal_keep"), ("zzz", nil),
-    ] as [(String, String?)])
+    @Test(
+        "the nearest name is the one that was meant",
+        arguments: [
+            ("copyjobs", "copy_jobs"), ("batch_size", "batch_bytes"), ("conflict", "on_conflict"),
+            ("jornal_keep", "journal_keep"), ("zzz", nil),
+        ] as [(String, String?)])
     func nearest(_ name: String, _ expected: String?) {
         let known = ["batch_bytes", "copy_jobs", "apply_jobs", "journal_budget", "journal_keep", "on_conflict"]
         #expect(nearestName(to: name, in: known) == expected)

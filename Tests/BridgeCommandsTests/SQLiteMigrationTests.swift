@@ -62,7 +62,8 @@ struct SQLiteMigrationTests {
         let run = try object(try await place.succeeding("run", "--until-caught-up", "--json"))
         #expect(run["caught_up"] as? Bool == true)
         #expect(run["rows_copied"] as? Int == 5000)
-        try await place.sql("old.db", "UPDATE users SET email = 'x' WHERE id = 7; DELETE FROM orders WHERE number % 3 = 0")
+        try await place.sql(
+            "old.db", "UPDATE users SET email = 'x' WHERE id = 7; DELETE FROM orders WHERE number % 3 = 0")
         let behind = try object(try await place.succeeding("status", "--json"))
         #expect(((behind["links"] as? [[String: Any]])?.first?["lag_bytes"] as? Int ?? 0) > 0)
         try await place.succeeding("run", "--until-caught-up")
@@ -122,14 +123,16 @@ struct SQLiteMigrationTests {
         #expect(try await place.sql("new.db", "SELECT count(*) FROM users") == "100\n")
     }
 
-    @Test("what cannot be done is refused with its status and its hint, and leaves nothing behind", arguments: [
-        (["run"], "tables: [usres]", 78, "write 'users' under services"),
-        (["run"], "tables: [log]", 78, "primary key"),
-        (["run"], "tables: [users]", 78, "bridge schema apply"),
-        (["run"], "tables: [{from: users, columns: [id, mail]}]", 78, "write 'email' in 'columns'"),
-        (["run"], "tables: [users]\nreplication: { on_conflict: skip }", 78, "on_conflict: stop"),
-        (["schema", "show"], "tables: [nothing]", 78, "under services"),
-    ])
+    @Test(
+        "what cannot be done is refused with its status and its hint, and leaves nothing behind",
+        arguments: [
+            (["run"], "tables: [usres]", 78, "write 'users' under services"),
+            (["run"], "tables: [log]", 78, "primary key"),
+            (["run"], "tables: [users]", 78, "bridge schema apply"),
+            (["run"], "tables: [{from: users, columns: [id, mail]}]", 78, "write 'email' in 'columns'"),
+            (["run"], "tables: [users]\nreplication: { on_conflict: skip }", 78, "on_conflict: stop"),
+            (["schema", "show"], "tables: [nothing]", 78, "under services"),
+        ])
     func refused(_ arguments: [String], _ tables: String, _ status: Int32, _ hint: String) async throws {
         let place = try await Workplace(shop)
         try await place.sql("new.db", "PRAGMA journal_mode = WAL; CREATE TABLE other (id INTEGER PRIMARY KEY)")
@@ -164,7 +167,8 @@ struct SQLiteMigrationTests {
         #expect(refused.status == 78)
         #expect(refused.errors.contains("--force"))
         #expect(try place.folder.read("bridge.yaml") == "mine")
-        try await place.succeeding("init", "sqlite:old.db", "sqlite:new.db", "--force", "--tables", "users", "--migration", "m-1")
+        try await place.succeeding(
+            "init", "sqlite:old.db", "sqlite:new.db", "--force", "--tables", "users", "--migration", "m-1")
         #expect(try place.folder.read("bridge.yaml").contains("migration: m-1"))
         let config = try object(try await place.succeeding("config", "--json"))
         #expect(((config["services"] as? [String: Any])?["app"] as? [String: Any])?["tables"] is [Any])
@@ -183,7 +187,23 @@ struct DemoTests {
         #expect(json["equal"] as? Bool == true)
         #expect((json["writer_commits"] as? Int ?? 0) > 0)
         #expect((json["tables"] as? [[String: Any]])?.count == 6)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }.isEmpty)
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
+                .isEmpty)
+    }
+
+    @Test("the demo between PostgreSQL clusters ends equal, and leaves neither folder nor server behind")
+    func postgres() async throws {
+        let folder = try TemporaryDirectory(prefix: "demo")
+        // The servers' account must be able to pass through.
+        chmod(folder.path, 0o711)
+        let outcome = try await Executable.run(
+            ["demo", "--postgres", "--seconds", "2", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
+        #expect(outcome.status == 0, "\(outcome.errors)")
+        #expect(try object(outcome)["equal"] as? Bool == true)
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
+                .isEmpty)
     }
 
     @Test("the demo's comparison finds one different value, one missing and one surplus row")
@@ -198,7 +218,8 @@ struct DemoTests {
         }
         // The pictures are random.
         let session = try target.openSession()
-        try session.execute("ATTACH '\(source.place)' AS a; DELETE FROM products; INSERT INTO products SELECT * FROM a.products")
+        try session.execute(
+            "ATTACH '\(source.place)' AS a; DELETE FROM products; INSERT INTO products SELECT * FROM a.products")
         #expect(try DemoComparison.run(source: source, target: target).isEqual)
         for (damage, table, row) in [
             ("UPDATE customers SET name = name || ' ' WHERE id = 5", "customers", 5),
@@ -222,6 +243,8 @@ struct DemoTests {
         try await waitUntil(deadline: .seconds(120), "the demo syncs") { demo.outputSoFar.contains("syncing") }
         demo.send(signal: SIGINT)
         #expect(await demo.wait().status == 130)
-        #expect(try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }.isEmpty)
+        #expect(
+            try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
+                .isEmpty)
     }
 }

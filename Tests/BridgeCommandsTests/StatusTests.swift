@@ -69,7 +69,8 @@ struct StatusTests {
         status.state = LinkState(
             phase: .syncing, origin: CaptureOrigin(identity: [:], position: .zero),
             checkpoint: Checkpoint(position: Position(commit: 90), frontier: Position(commit: 91), commitTime: .now))
-        status.health = SourceHealth(current: Position(commit: 130), acknowledged: Position(commit: 105), retainedBytes: 4096, lagBytes: 30)
+        status.health = SourceHealth(
+            current: Position(commit: 130), acknowledged: Position(commit: 105), retainedBytes: 4096, lagBytes: 30)
         status.journalBytes = 1234
         let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
         #expect(link["state"] as? String == "running")
@@ -170,11 +171,13 @@ struct PreflightReportTests {
             entries: codes.map { .init(side: .source, finding: Finding($0.1, $0.0, what: "w", why: "y", mend: ["m"])) })
     }
 
-    @Test("the gravest finding decides the exit status", arguments: [
-        ([], 0), ([(.serverSettings, .warning)], 0), ([(.tableWithoutKey, .blocking)], 78),
-        ([(.tableWithoutKey, .blocking), (.rightsMissing, .blocking)], 77),
-        ([(.rightsMissing, .blocking), (.serverUnreachable, .blocking)], 69), ([(.inputOutput, .blocking)], 74),
-    ] as [([(ErrorCode, Finding.Severity)], Int32)])
+    @Test(
+        "the gravest finding decides the exit status",
+        arguments: [
+            ([], 0), ([(.serverSettings, .warning)], 0), ([(.tableWithoutKey, .blocking)], 78),
+            ([(.tableWithoutKey, .blocking), (.rightsMissing, .blocking)], 77),
+            ([(.rightsMissing, .blocking), (.serverUnreachable, .blocking)], 69), ([(.inputOutput, .blocking)], 74),
+        ] as [([(ErrorCode, Finding.Severity)], Int32)])
     func status(_ codes: [(ErrorCode, Finding.Severity)], _ status: Int32) {
         #expect(report(codes).exitStatus.rawValue == status)
     }
@@ -208,7 +211,9 @@ struct ConfigurationDraftTests {
 
     @Test("it can be read back, holds no password, and leaves out what cannot be moved")
     func text() throws {
-        let draft = try draft([table("users"), table("orders"), table("log", key: []), table("odd.name", schema: "my app")])
+        let draft = try draft([
+            table("users"), table("orders"), table("log", key: []), table("odd.name", schema: "my app"),
+        ])
         #expect(draft.text.contains("hunter2") == false)
         #expect(draft.placeholders == ["SOURCE_PASSWORD"])
         #expect(draft.text.contains("      # - log  # it has no primary key"))
@@ -257,10 +262,13 @@ struct ConfigurationChecksTests {
             columns: ["id", "email", "name"].map { ColumnSchema(name: $0, typeName: "TEXT", type: .text) },
             primaryKey: ["id"])
         let findings = ConfigurationChecks.findings(try parse(text), sources: [schema])
-        #expect(findings.map(\.what) == [
-            "the source table has no column 'nmae'", "'columns' leaves out the key column 'id'",
-            "replication.on_conflict is skip", "replication.apply_jobs is 2", "data_dir cannot be written: /proc",
-        ].filter { geteuid() != 0 || !$0.hasPrefix("data_dir") })
+        #expect(
+            findings.map(\.what)
+                == [
+                    "the source table has no column 'nmae'", "'columns' leaves out the key column 'id'",
+                    "replication.on_conflict is skip", "replication.apply_jobs is 2",
+                    "data_dir cannot be written: /proc",
+                ].filter { geteuid() != 0 || !$0.hasPrefix("data_dir") })
         #expect(findings.first?.mend == ["write 'name' in 'columns'"])
         #expect(findings.filter { $0.severity == .warning }.map(\.what) == ["replication.apply_jobs is 2"])
     }

@@ -13,7 +13,8 @@ struct GlobalOptions: ParsableArguments {
 
     @Option(
         name: .customLong("data-dir"),
-        help: ArgumentHelp("Where the journal and the state of a run are kept; overrides data_dir.", valueName: "folder"),
+        help: ArgumentHelp(
+            "Where the journal and the state of a run are kept; overrides data_dir.", valueName: "folder"),
         completion: .directory)
     var dataDirectory: String?
 
@@ -67,7 +68,8 @@ struct CommandContext: Sendable {
         self.errorStyle = errorStyle
         let level = try Self.choose(options.logLevel, "BRIDGE_LOG_LEVEL", environment) ?? defaultLevel
         let format = try Self.choose(options.logFormat, "BRIDGE_LOG_FORMAT", environment) ?? .text
-        logger = Logger(label: "bridge") { _ in ConsoleLogHandler(level: level.level, format: format, style: errorStyle) }
+        logger = Logger(label: "bridge") { _ in ConsoleLogHandler(level: level.level, format: format, style: errorStyle)
+        }
     }
 
     /// The flag, else the environment's word.

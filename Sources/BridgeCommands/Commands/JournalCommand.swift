@@ -14,7 +14,8 @@ struct JournalCommand: AsyncParsableCommand {
     struct Place: ParsableArguments {
         @Option(
             name: .customLong("directory"),
-            help: ArgumentHelp("The journal's folder, in place of the one that bridge.yaml leads to.", valueName: "folder"),
+            help: ArgumentHelp(
+                "The journal's folder, in place of the one that bridge.yaml leads to.", valueName: "folder"),
             completion: .directory)
         var directory: String?
 
@@ -52,22 +53,23 @@ struct JournalCommand: AsyncParsableCommand {
         private static func json(_ directory: String, _ segments: [JournalSegmentSummary]) -> JSONValue {
             [
                 "format_version": 1, "directory": .string(directory),
-                "segments": .array(segments.map { segment in
-                    [
-                        "number": .integer(Int64(clamping: segment.number)), "file": .string(segment.file),
-                        "bytes": .integer(Int64(clamping: segment.bytes)),
-                        "uncompressed_bytes": .integer(Int64(clamping: segment.uncompressedBytes)),
-                        "blocks": .integer(Int64(clamping: segment.blocks)),
-                        "first_record": .integer(Int64(clamping: segment.firstRecord)),
-                        "records": .integer(Int64(clamping: segment.records)),
-                        "transactions": .integer(Int64(clamping: segment.transactions)),
-                        "first_commit": JSONValue(segment.firstCommit?.storedForm),
-                        "last_commit": JSONValue(segment.lastCommit?.storedForm),
-                        "first_written": .string(segment.firstWritten.rfc3339),
-                        "last_written": .string(segment.lastWritten.rfc3339),
-                        "closed": .bool(segment.isClosed),
-                    ]
-                }),
+                "segments": .array(
+                    segments.map { segment in
+                        [
+                            "number": .integer(Int64(clamping: segment.number)), "file": .string(segment.file),
+                            "bytes": .integer(Int64(clamping: segment.bytes)),
+                            "uncompressed_bytes": .integer(Int64(clamping: segment.uncompressedBytes)),
+                            "blocks": .integer(Int64(clamping: segment.blocks)),
+                            "first_record": .integer(Int64(clamping: segment.firstRecord)),
+                            "records": .integer(Int64(clamping: segment.records)),
+                            "transactions": .integer(Int64(clamping: segment.transactions)),
+                            "first_commit": JSONValue(segment.firstCommit?.storedForm),
+                            "last_commit": JSONValue(segment.lastCommit?.storedForm),
+                            "first_written": .string(segment.firstWritten.rfc3339),
+                            "last_written": .string(segment.lastWritten.rfc3339),
+                            "closed": .bool(segment.isClosed),
+                        ]
+                    }),
             ]
         }
 
@@ -116,12 +118,13 @@ struct JournalCommand: AsyncParsableCommand {
         private static func json(_ directory: String, _ problems: [JournalProblem]) -> JSONValue {
             [
                 "format_version": 1, "directory": .string(directory), "intact": .bool(problems.isEmpty),
-                "problems": .array(problems.map { problem in
-                    [
-                        "file": .string(problem.file), "offset": .integer(Int64(clamping: problem.offset)),
-                        "what": .string(problem.what),
-                    ]
-                }),
+                "problems": .array(
+                    problems.map { problem in
+                        [
+                            "file": .string(problem.file), "offset": .integer(Int64(clamping: problem.offset)),
+                            "what": .string(problem.what),
+                        ]
+                    }),
             ]
         }
 

@@ -95,16 +95,17 @@ struct PreflightReport: Sendable {
         [
             "format_version": 1, "migration": .string(migration), "ready": .bool(blocking.isEmpty),
             "exit_status": .integer(Int64(exitStatus.rawValue)),
-            "findings": .array(entries.map { entry in
-                [
-                    "side": .string(entry.side.rawValue),
-                    "severity": .string(entry.finding.severity.rawValue),
-                    "code": .string(entry.finding.code.rawValue),
-                    "table": JSONValue(entry.finding.table?.description),
-                    "what": .string(entry.finding.what), "why": .string(entry.finding.why),
-                    "mend": .array(entry.finding.mend.map(JSONValue.string)),
-                ]
-            }),
+            "findings": .array(
+                entries.map { entry in
+                    [
+                        "side": .string(entry.side.rawValue),
+                        "severity": .string(entry.finding.severity.rawValue),
+                        "code": .string(entry.finding.code.rawValue),
+                        "table": JSONValue(entry.finding.table?.description),
+                        "what": .string(entry.finding.what), "why": .string(entry.finding.why),
+                        "mend": .array(entry.finding.mend.map(JSONValue.string)),
+                    ]
+                }),
         ]
     }
 

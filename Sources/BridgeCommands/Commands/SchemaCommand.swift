@@ -76,13 +76,14 @@ extension SchemaPlan {
     fileprivate func json(created: [Statement]?) -> JSONValue {
         [
             "format_version": 1,
-            "statements": .array(statements.map { statement in
-                [
-                    "makes": .string(statement.makes), "sql": .string(statement.sql),
-                    "exists": .bool(statement.exists),
-                    "created": created.map { .bool($0.contains(statement)) } ?? false,
-                ]
-            }),
+            "statements": .array(
+                statements.map { statement in
+                    [
+                        "makes": .string(statement.makes), "sql": .string(statement.sql),
+                        "exists": .bool(statement.exists),
+                        "created": created.map { .bool($0.contains(statement)) } ?? false,
+                    ]
+                }),
             "notes": .array(notes.map(JSONValue.string)),
         ]
     }

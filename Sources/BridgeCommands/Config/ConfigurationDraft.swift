@@ -145,7 +145,8 @@ struct ConfigurationDraft: Sendable {
         [
             "format_version": 1, "file": .string(path), "migration": .string(migration),
             "tables": .array(chosen.map { .string($0.name.description) }),
-            "left_out": .array(left.map { ["table": .string($0.table.name.description), "reason": .string($0.reason)] }),
+            "left_out": .array(
+                left.map { ["table": .string($0.table.name.description), "reason": .string($0.reason)] }),
             "environment": .array(placeholders.map(JSONValue.string)),
         ]
     }

@@ -69,7 +69,8 @@ struct ConfigurationParser {
         let name = try value.text(substitution)
         guard MigrationName.isValid(name) else {
             throw value.invalid(
-                "must be \(MigrationName.rule)", hint: "write, for example, migration: \(MigrationName.sanitized(name))")
+                "must be \(MigrationName.rule)", hint: "write, for example, migration: \(MigrationName.sanitized(name))"
+            )
         }
         return name
     }

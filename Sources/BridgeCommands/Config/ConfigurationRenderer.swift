@@ -22,11 +22,16 @@ package struct ConfigurationRenderer: Sendable {
             Setting(section: nil, name: "source", value: .string(configuration.source.masked)),
             Setting(section: nil, name: "target", value: .string(configuration.target.masked)),
             Setting(section: nil, name: "data_dir", value: .string(configuration.dataDirectory)),
-            Setting(section: "replication", name: "batch_bytes", value: .string(Quantity.text(bytes: Int64(replication.batchBytes)))),
+            Setting(
+                section: "replication", name: "batch_bytes",
+                value: .string(Quantity.text(bytes: Int64(replication.batchBytes)))),
             Setting(section: "replication", name: "copy_jobs", value: .integer(Int64(replication.copyJobs))),
             Setting(section: "replication", name: "apply_jobs", value: .integer(Int64(replication.applyJobs))),
-            Setting(section: "replication", name: "journal_budget", value: .string(Quantity.text(bytes: replication.journalBudget))),
-            Setting(section: "replication", name: "journal_keep", value: .string(Quantity.text(replication.journalKeep))),
+            Setting(
+                section: "replication", name: "journal_budget",
+                value: .string(Quantity.text(bytes: replication.journalBudget))),
+            Setting(
+                section: "replication", name: "journal_keep", value: .string(Quantity.text(replication.journalKeep))),
             Setting(section: "replication", name: "on_conflict", value: .string(replication.onConflict.rawValue)),
             Setting(section: "check", name: "max_age", value: .string(Quantity.text(configuration.check.maxAge))),
             Setting(section: "check", name: "throttle", value: .number(configuration.check.throttle)),
@@ -95,13 +100,21 @@ package struct ConfigurationRenderer: Sendable {
             if sections.last?.name != section { sections.append((section, [])) }
             sections[sections.count - 1].members.append(.init(name: setting.name, value: setting.value))
         }
-        members.append(.init(name: "services", value: .object(configuration.services.map { service in
-            .init(name: service.name, value: ["tables": .array(service.tables.map(Self.json))])
-        })))
+        members.append(
+            .init(
+                name: "services",
+                value: .object(
+                    configuration.services.map { service in
+                        .init(name: service.name, value: ["tables": .array(service.tables.map(Self.json))])
+                    })))
         members += sections.map { .init(name: $0.name, value: .object($0.members)) }
-        members.append(.init(name: "origins", value: .object(settings.map {
-            .init(name: $0.key, value: .string(configuration.origin(of: $0.key).rawValue))
-        })))
+        members.append(
+            .init(
+                name: "origins",
+                value: .object(
+                    settings.map {
+                        .init(name: $0.key, value: .string(configuration.origin(of: $0.key).rawValue))
+                    })))
         return .object(members)
     }
 

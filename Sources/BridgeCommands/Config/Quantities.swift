@@ -65,11 +65,13 @@ package enum Quantity {
 
     /// The shortest exact form in decimal units, or binary ones where those are exact: `8MB`, `512KiB`.
     package static func text(bytes: Int64) -> String {
-        for (name, scale) in [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)] as [(String, Int64)]
+        for (name, scale) in [("TB", 1_000_000_000_000), ("GB", 1_000_000_000), ("MB", 1_000_000), ("kB", 1000)]
+            as [(String, Int64)]
         where bytes >= scale && bytes % scale == 0 {
             return "\(bytes / scale)\(name)"
         }
-        for (name, scale) in [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] as [(String, Int64)]
+        for (name, scale) in [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)]
+            as [(String, Int64)]
         where bytes >= scale && bytes % scale == 0 {
             return "\(bytes / scale)\(name)"
         }

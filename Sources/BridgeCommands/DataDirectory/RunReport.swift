@@ -56,7 +56,10 @@ package struct RunReport: Codable, Hashable, Sendable {
     /// Why a failed run ended.
     package var error: String?
 
-    package init(migration: String, direction: String, process: Int32, startedAt: Int64, updatedAt: Int64, state: State, phase: String) {
+    package init(
+        migration: String, direction: String, process: Int32, startedAt: Int64, updatedAt: Int64, state: State,
+        phase: String
+    ) {
         self.migration = migration
         self.direction = direction
         self.process = process

@@ -68,10 +68,13 @@ final class Demo: Sendable {
         let first = try await live(migration, writers)
         let stopped = writers.stop()
         if let failure = writers.failure { throw failure }
-        say("writers stopped after \(Numbers.grouped(Int64(stopped.commits))) commits; bridge stopped too, and now starts again to catch up")
+        say(
+            "writers stopped after \(Numbers.grouped(Int64(stopped.commits))) commits; bridge stopped too, and now starts again to catch up"
+        )
         let begin = ContinuousClock.now
         let second = try await catchUp(migration)
-        let catchUp = Double((ContinuousClock.now - begin).components.seconds)
+        let catchUp =
+            Double((ContinuousClock.now - begin).components.seconds)
             + Double((ContinuousClock.now - begin).components.attoseconds) / 1e18
         say("caught up in \(Numbers.duration(seconds: catchUp))")
         await migration.close()
@@ -91,7 +94,9 @@ final class Demo: Sendable {
     /// Both databases, the shop in the first, and a `bridge.yaml`.
     private func prepare() async throws(BridgeError) -> Configuration {
         let stage = stage
-        say("making two temporary \(stage.source.engine == .sqlite ? "SQLite databases" : "PostgreSQL clusters") in \(stage.folder)")
+        say(
+            "making two temporary \(stage.source.engine == .sqlite ? "SQLite databases" : "PostgreSQL clusters") in \(stage.folder)"
+        )
         try await BlockingWork().run { () throws(BridgeError) in
             try stage.setUp()
             let shop = DemoShop(engine: stage.source.engine)
@@ -146,7 +151,9 @@ final class Demo: Sendable {
         await ticker.value
         _ = try result.get()
         try checkInterrupted()
-        guard let report = latest.withLock({ $0 }) else { throw BridgeError(.internalFault, "the run told nothing of itself") }
+        guard let report = latest.withLock({ $0 }) else {
+            throw BridgeError(.internalFault, "the run told nothing of itself")
+        }
         return report
     }
 
@@ -170,7 +177,8 @@ final class Demo: Sendable {
 
     private static func line(_ report: RunReport, _ elapsed: Duration, commits: Int, perSecond: Int) -> String {
         let clock = "\(elapsed.components.seconds) s".leftPadded(to: 5)
-        return "\(clock)  writers \(Numbers.grouped(Int64(commits))) commits (\(perSecond)/s)  " + RunDisplay.line(report)
+        return "\(clock)  writers \(Numbers.grouped(Int64(commits))) commits (\(perSecond)/s)  "
+            + RunDisplay.line(report)
     }
 
     private func tell(_ comparison: DemoComparison) {
@@ -201,13 +209,14 @@ extension Demo.Outcome {
             "writer_commits": .integer(Int64(writers.commits)), "rows_copied": .integer(rowsCopied),
             "rows_applied": .integer(rowsApplied), "transactions_applied": .integer(transactionsApplied),
             "catch_up_seconds": .number(catchUpSeconds),
-            "tables": .array(comparison.tables.map { table in
-                [
-                    "table": .string(table.name), "source_rows": .integer(Int64(table.sourceRows)),
-                    "target_rows": .integer(Int64(table.targetRows)), "equal": .bool(table.isEqual),
-                    "first_difference": JSONValue(table.firstDifference),
-                ]
-            }),
+            "tables": .array(
+                comparison.tables.map { table in
+                    [
+                        "table": .string(table.name), "source_rows": .integer(Int64(table.sourceRows)),
+                        "target_rows": .integer(Int64(table.targetRows)), "equal": .bool(table.isEqual),
+                        "first_difference": JSONValue(table.firstDifference),
+                    ]
+                }),
         ]
     }
 }

@@ -21,7 +21,8 @@ struct DemoCommand: BridgeSubcommand {
     @Flag(help: "Use two temporary PostgreSQL clusters in place of SQLite files.") var postgres = false
     @Option(help: ArgumentHelp("How long the writers write.", valueName: "seconds")) var seconds = 15
     @Flag(help: "Keep the folder with databases, journal and bridge.yaml.") var keep = false
-    @Option(help: ArgumentHelp("Makes the writers' choices; printed so that a run can be repeated.", valueName: "number"))
+    @Option(
+        help: ArgumentHelp("Makes the writers' choices; printed so that a run can be repeated.", valueName: "number"))
     var seed: UInt64?
     @OptionGroup var json: JSONOption
 

@@ -29,7 +29,8 @@ struct DemoComparison: Sendable {
     private static func compare(
         _ table: DemoShop.Table, _ left: any DemoSession, _ right: any DemoSession
     ) throws(BridgeError) -> Table {
-        let query = "SELECT \(table.columns.joined(separator: ", ")) FROM \(table.name) ORDER BY \(table.key.joined(separator: ", "))"
+        let query =
+            "SELECT \(table.columns.joined(separator: ", ")) FROM \(table.name) ORDER BY \(table.key.joined(separator: ", "))"
         try left.open(query)
         try right.open(query)
         var result = Table(name: table.name)

@@ -122,7 +122,7 @@ final class PostgresDemoStage: DemoStage {
         while true {
             do throws(BridgeError) {
                 return try address.openSession()
-            } catch where error.retry == .backoff && ContinuousClock.now < end {
+            } catch  where error.retry == .backoff && ContinuousClock.now < end {
                 usleep(50_000)
             }
         }

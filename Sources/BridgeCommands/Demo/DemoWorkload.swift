@@ -15,7 +15,7 @@ struct SeededRandom: RandomNumberGenerator {
     }
 }
 
-/// One customer service clerk's worth of statements: what the application does next, at random.
+/// What the application does next, at random.
 struct DemoWorkload: Sendable {
     private let engine: EngineName
     private let writer: Int
@@ -75,7 +75,8 @@ struct DemoWorkload: Sendable {
         func two(_ value: Int) -> String { value < 10 ? "0\(value)" : "\(value)" }
         let day = two(Int.random(in: 1...28, using: &random))
         let minute = two(Int.random(in: 0..<60, using: &random))
-        return "'2024-06-\(day) 08:\(minute):\(two(Int.random(in: 0..<60, using: &random))).\(100_000 + Int.random(in: 0..<900_000, using: &random))Z'"
+        return
+            "'2024-06-\(day) 08:\(minute):\(two(Int.random(in: 0..<60, using: &random))).\(100_000 + Int.random(in: 0..<900_000, using: &random))Z'"
     }
 
     private mutating func placeOrder() -> [String] {
@@ -102,7 +103,8 @@ struct DemoWorkload: Sendable {
     private mutating func newCustomer() -> String {
         let id = number()
         let flag = engine == .sqlite ? "0" : "false"
-        return "INSERT INTO customers VALUES (\(id), 'c\(id)@example.com', '\(word()) \(hexadecimal(6))', \(flag), \(moment()))"
+        return
+            "INSERT INTO customers VALUES (\(id), 'c\(id)@example.com', '\(word()) \(hexadecimal(6))', \(flag), \(moment()))"
     }
 
     private mutating func changeCustomer() -> String {
@@ -120,7 +122,8 @@ struct DemoWorkload: Sendable {
         let title = "'\(word()) \(hexadecimal(4))'"
         let weight = Double(Int.random(in: 1...1000, using: &random)) / 7
         if engine == .sqlite {
-            return "REPLACE INTO products VALUES (\(id), '\(sku)', \(title), '\(index).\(cents)', \(weight), x'\(hexadecimal(32))')"
+            return
+                "REPLACE INTO products VALUES (\(id), '\(sku)', \(title), '\(index).\(cents)', \(weight), x'\(hexadecimal(32))')"
         }
         let newID = number()
         return """

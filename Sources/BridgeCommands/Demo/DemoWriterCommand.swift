@@ -81,7 +81,7 @@ struct DemoWriterCommand: AsyncParsableCommand {
                     $0.commits += 1
                     $0.statements += statements.count
                 }
-            } catch where error.retry == .backoff || error.code == .changeRefused || error.code == .serverRefused {
+            } catch  where error.retry == .backoff || error.code == .changeRefused || error.code == .serverRefused {
                 // Two writers met on one row: an application tries something else.
                 shared.counts.withLock { $0.retries += 1 }
                 guard shared.counts.withLock({ $0.retries < 1000 + $0.commits / 2 }) else { throw error }

@@ -83,7 +83,9 @@ struct Migration: Sendable {
         var hint: String?
         if let all = try? await source.listTables() {
             let names = all.map { name.schema == nil ? $0.name.name : $0.name.description }
-            hint = nearestName(to: name.description, in: names).map { "write '\($0)' under services, or create the table" }
+            hint = nearestName(to: name.description, in: names).map {
+                "write '\($0)' under services, or create the table"
+            }
         }
         return BridgeError(
             .tableMissing, "a table of the migration is not on the source",

@@ -28,7 +28,9 @@ struct MigrationStatus: Sendable {
     var describe: @Sendable (Position) -> String
 
     /// - Throws: `serverUnreachable` and its like only if neither database answers and there is nothing on disk.
-    static func collect(_ configuration: Configuration, _ registry: ConnectorRegistry) async throws(BridgeError) -> MigrationStatus {
+    static func collect(_ configuration: Configuration, _ registry: ConnectorRegistry) async throws(BridgeError)
+        -> MigrationStatus
+    {
         let migration = try Migration(configuration, registry: registry)
         let source = migration.source
         var status = MigrationStatus(
@@ -38,7 +40,8 @@ struct MigrationStatus: Sendable {
         await status.readDisk(migration.directory)
         await status.ask(migration)
         await migration.close()
-        if let error = status.source.error, status.target.error != nil, status.report == nil, status.journalBytes == nil {
+        if let error = status.source.error, status.target.error != nil, status.report == nil, status.journalBytes == nil
+        {
             throw error
         }
         return status

@@ -107,7 +107,9 @@ actor RunReporter {
         report.activity = progress.activity.rawValue
         report.sources = link.mappings.map(\.source.written)
         report.tables = progress.tables.map {
-            .init(name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated, state: $0.state.rawValue)
+            .init(
+                name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated,
+                state: $0.state.rawValue)
         }
         report.capturedPosition = Self.stored(progress.captured)
         report.journaledPosition = Self.stored(progress.journaled)
@@ -143,7 +145,9 @@ actor RunReporter {
             hasFailedToWrite = false
         } catch {
             // The data is safe without it; saying so once is enough.
-            if !hasFailedToWrite { logger.warning("\(ErrorRenderer.headline(error)); 'bridge status' shows old figures") }
+            if !hasFailedToWrite {
+                logger.warning("\(ErrorRenderer.headline(error)); 'bridge status' shows old figures")
+            }
             hasFailedToWrite = true
         }
     }

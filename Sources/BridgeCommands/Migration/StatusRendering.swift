@@ -33,12 +33,13 @@ extension MigrationStatus {
                 ]
             ],
             "copy": [
-                "tables": .array(tables.map { table in
-                    [
-                        "table": .string(table.name), "state": .string(table.state),
-                        "rows_done": .integer(table.rowsDone), "rows_estimated": JSONValue(table.rowsEstimated),
-                    ]
-                }),
+                "tables": .array(
+                    tables.map { table in
+                        [
+                            "table": .string(table.name), "state": .string(table.state),
+                            "rows_done": .integer(table.rowsDone), "rows_estimated": JSONValue(table.rowsEstimated),
+                        ]
+                    }),
                 "rows_per_second": JSONValue(running?.activity == "copying" ? running?.copyRowsPerSecond : nil),
                 "eta_seconds": JSONValue(running?.copyETASeconds),
             ],
@@ -61,7 +62,8 @@ extension MigrationStatus {
     func lines(_ style: Style) -> [String] {
         var lines = ["\(style.bold(migration))  \(phase)"]
         for (name, side) in [("source", source), ("target", target)] {
-            lines.append("  \(name)  \(side.address)" + (side.error.map { "  \(style.red(ErrorRenderer.headline($0)))" } ?? ""))
+            lines.append(
+                "  \(name)  \(side.address)" + (side.error.map { "  \(style.red(ErrorRenderer.headline($0)))" } ?? ""))
         }
         lines.append("")
         lines += linkTable(style)

@@ -1,8 +1,4 @@
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
+import Foundation
 import Synchronization
 
 /// The process's two output streams. stdout carries data; stderr carries logs, progress and errors.
@@ -53,7 +49,7 @@ package final class Console: Sendable {
         copy.withUTF8 { bytes in
             var rest = UnsafeRawBufferPointer(bytes)
             while let start = rest.baseAddress, rest.count > 0 {
-                let written = Glibc.write(descriptor, start, rest.count)
+                let written = Foundation.write(descriptor, start, rest.count)
                 if written < 0 {
                     if errno == EINTR || errno == EAGAIN { continue }
                     // Nobody is left to be told.
