@@ -120,7 +120,7 @@ import Testing
         #expect(deleted["note"] as? String == "a\u{FFFD}b")
         #expect(lines[5]["cascade"] as? Bool == true && lines[5]["tables"] as? [String] == ["public.acc\"ounts"])
         #expect(lines[6]["content_base64"] as? String == "aGVsbG8=")
-        #expect(lines[9]["changes"] as? Int == 6)
+        #expect(lines[9]["changes"] as? Int == 7)
     }
 
     @Test("J12 the Debezium format prints the change events of committed transactions only")
