@@ -30,6 +30,7 @@ import Testing
                 [UInt8](repeating: 7, count: Int.random(in: 0...50, using: &random)).withUnsafeBytes {
                     buffer.appendMessage(prefix: "p", content: $0)
                 }
+                if isInside { changes += 1 }
             case 4 where isInside:
                 buffer.appendAbandon()
                 isInside = false

@@ -226,10 +226,10 @@ import Testing
                 }
             ),
             (
-                "another position",
+                "before its begin",
                 {
                     $0.appendBegin(12)
-                    $0.appendCommit(13, changes: 0)
+                    $0.appendCommit(11, changes: 0)
                 }
             ),
             (
