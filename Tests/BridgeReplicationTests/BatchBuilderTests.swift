@@ -207,6 +207,20 @@ struct BatchBuilderTests {
         #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=3", "commit 20"])
     }
 
+    @Test("R1 an abandoned transaction does not take back the one before it, of which a part was handed out")
+    func abandonsOnlyItself() throws {
+        var batches = builder(bound: 200, relations: [users])
+        var script = Script().begin(10)
+        for _ in 0..<8 { script = script.insert(1, 1) }
+        try batches.consume(script)
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.checkpoint == nil)
+        let action = try batches.consume(Script().insert(1, 2).commit(10, changes: 9).begin(20).insert(1, 3).abandon())
+        guard case .none = action else { throw Unexpected() }
+        let rest = batches.takeBatch(replacement: RecordBuffer())
+        #expect(rest?.checkpoint?.position.commit == 10)
+        #expect(try words(rest).suffix(2) == ["users=2", "commit 10"])
+    }
+
     @Test("P9 rows are read with the columns that were in force where they stand, across batch borders")
     func relationsChange() throws {
         let wide = Script.relation(1, "users", columns: 2)

@@ -148,7 +148,6 @@ package struct BatchBuilder {
             output = replacement
             resetComplete()
             relationsAtStart = relationsAtComplete
-            isOpenOnTarget = false
             return batch
         }
         guard isFull, mode == .collecting else { return nil }
@@ -188,6 +187,8 @@ package struct BatchBuilder {
         defer { mode = .between }
         guard mode == .collecting else { return }
         let end = try record.transactionEnd()
+        // What was handed out of it is committed with the rest, whatever becomes of the transactions behind it.
+        isOpenOnTarget = false
         completeBytes = output.count
         completeRows = rows
         completeTransactions += 1
