@@ -22,10 +22,15 @@ struct ApplyPropertyTests {
         var statements: [String] = []
         let relation: UInt32 = 1
         let identity: Relation.IdentityKind
+        /// Histories without key changes and swaps are those that are applied set-wise from end to end.
+        let keyChanges: Int
+        let swaps: Int
 
         init(seed: UInt64, identity: Relation.IdentityKind) {
             random = SeededGenerator(seed: seed)
             self.identity = identity
+            keyChanges = seed % 3 == 0 ? 15 : 0
+            swaps = seed % 2 == 0 ? 8 : 0
             writer = BatchWriter(relations: [ApplyPropertyTests.relation(identity)])
         }
 
@@ -85,7 +90,7 @@ struct ApplyPropertyTests {
             }
             if flip(30) { new.label = label() }
             if flip(30) { new.big = big() }
-            if flip(15) {
+            if flip(keyChanges) {
                 let id = number(40)
                 if rows[id] == nil { new.id = id }
             }
@@ -123,8 +128,8 @@ struct ApplyPropertyTests {
         mutating func step() {
             switch number(100) {
             case 0..<35: insert()
-            case 35..<70: update()
-            case 70..<78: swapUnique()
+            case 35..<(78 - swaps): update()
+            case (78 - swaps)..<78: swapUnique()
             case 78..<99: delete()
             default: if flip(30) { truncate() }
             }
@@ -158,7 +163,7 @@ struct ApplyPropertyTests {
         let rounds = environment("BRIDGE_APPLY_SEEDS", default: 40)
         let first = environment("BRIDGE_APPLY_SEED", default: Int.random(in: 0..<1_000_000))
         for seed in first..<first + rounds {
-            let shape = Self.shapes[seed % Self.shapes.count]
+            let shape = Self.shapes[seed / 6 % Self.shapes.count]
             let fixture = try await TargetFixture(
                 shape + "; CREATE TABLE reference (id int PRIMARY KEY, u int, label text, big text)", tables: ["t"])
             try await fixture.begin()
