@@ -130,7 +130,9 @@ final class LogReader {
         }
         // An error ends the session, or the read is tried again; either way an open transaction keeps the gate.
         defer {
-            if open == nil {
+            if let open {
+                gate.stayInCapture(begin: open.begin)
+            } else {
                 isInGate = false
                 gate.leaveCapture()
             }
