@@ -13,11 +13,20 @@ import Musl
 /// later changes as well, up to the log's newest at its last read. Were a copy's position to fall between the two, the
 /// applier would take the whole transaction for one that is in the copy already. So a copy begins only while no
 /// transaction is open. A captured transaction takes one read nearly always; a copy then waits for milliseconds.
+///
+/// A transaction can stay open for long, since whoever reads it may have to wait for room, and that may come only when the
+/// copy is done. So a copy waits for seconds, no longer, and then takes the beginning of the open transaction for its
+/// position: changes that its rows hold already come again, as states of rows, which does no harm but to take time.
 final class CaptureGate: Sendable {
     private struct State {
         var isCapturing = false
+        /// The begin's sequence of a transaction that is open between reads.
+        var openBegin: Int64?
         var waiting = 0
     }
+
+    /// How long a copy waits for an open transaction to end.
+    static let patience: Duration = .seconds(5)
     private let state = Mutex(State())
 
     /// Called by the session before a read that may open a transaction. Gives a waiting copy a moment to begin.
@@ -34,19 +43,32 @@ final class CaptureGate: Sendable {
     }
 
     /// Called by the session when no transaction is open any more.
-    func leaveCapture() { state.withLock { $0.isCapturing = false } }
+    func leaveCapture() {
+        state.withLock { state in
+            state.isCapturing = false
+            state.openBegin = nil
+        }
+    }
 
-    /// Runs `body`, which fixes a read transaction, at a moment when no captured transaction is open. Blocks the thread.
-    func beginSnapshot(_ body: () throws(BridgeError) -> Void) throws(BridgeError) {
+    /// Called by the session after a read that left a transaction open.
+    func stayInCapture(begin: Int64) { state.withLock { $0.openBegin = begin } }
+
+    /// Runs `body`, which fixes a read transaction and returns its newest change, at a moment when no captured transaction is
+    /// open, or after long enough in one that is. Blocks the thread.
+    /// - Returns: the sequence that serves as the snapshot's position.
+    func beginSnapshot(
+        patience: Duration = patience, _ body: () throws(BridgeError) -> Int64
+    ) throws(BridgeError) -> Int64 {
         state.withLock { $0.waiting += 1 }
         defer { state.withLock { $0.waiting -= 1 } }
+        let deadline = ContinuousClock.now + patience
         while true {
-            let done = try state.withLock { state throws(BridgeError) in
-                guard !state.isCapturing else { return false }
-                try body()
-                return true
+            let position: Int64? = try state.withLock { state throws(BridgeError) in
+                guard state.isCapturing else { return try body() }
+                guard let begin = state.openBegin, ContinuousClock.now >= deadline else { return nil }
+                return min(begin, try body())
             }
-            if done { return }
+            if let position { return position }
             usleep(500)
         }
     }

@@ -83,7 +83,10 @@ struct CaptureInstaller {
         BridgeError(
             .slotForeign, "the source already has a change log of this name",
             context: [.init(.slot, names.log)] + (other.map { [.init(.migration, $0)] } ?? []),
-            hint: "choose another migration name, or drop \(names.log), \(names.state), \(names.tables) and their triggers if nothing uses them")
+            hint: """
+                choose another migration name, or drop \(names.log), \(names.state), \(names.tables) and their triggers \
+                if nothing uses them
+                """)
     }
 
     private func createTables(_ database: borrowing SQLiteDatabase, keyColumns: Int) throws(BridgeError) {

@@ -33,7 +33,10 @@ struct CaptureOpening {
                 throw BridgeError(
                     .captureBroken, "the change log is not in the source: it was removed, or this is another database",
                     context: [.init(.slot, name), .init(.file, path)],
-                    hint: "point 'source' at the database that the migration began with; if the log was removed, start the migration again with empty target tables")
+                    hint: """
+                        point 'source' at the database that the migration began with; if the log was removed, start the \
+                        migration again with empty target tables
+                        """)
             }
             guard let state = try CaptureState.read(names, database), state.nonce == nonce else {
                 throw BridgeError(
@@ -75,9 +78,16 @@ struct CaptureOpening {
     ) throws(BridgeError) {
         guard state.acknowledged <= durable else {
             throw BridgeError(
-                .slotForeign, "the change log was read further than this journal reaches: somebody else took changes from it",
-                context: [.init(.slot, names.log), .init(.position, CaptureState.describe(Position(commit: UInt64(clamping: durable))))],
-                hint: "restore the data directory that belongs to this migration, or start the migration again with empty target tables")
+                .slotForeign,
+                "the change log was read further than this journal reaches: somebody else took changes from it",
+                context: [
+                    .init(.slot, names.log),
+                    .init(.position, CaptureState.describe(Position(commit: UInt64(clamping: durable)))),
+                ],
+                hint: """
+                    restore the data directory that belongs to this migration, or start the migration again with empty \
+                    target tables
+                    """)
         }
         let row = try database.prepare("SELECT 1 FROM main.\(quoteIdentifier(names.log)) WHERE seq = ?1")
         try row.bind(1, integer: durable - 1)

@@ -83,14 +83,17 @@ struct CaptureTriggers {
     private var newKey: String { table.key.map { effectiveNew($0) }.joined(separator: ", ") }
 
     private var oldKeyDiffers: String {
-        table.key.map { "OLD.\(name($0)) COLLATE BINARY IS NOT \(effectiveNew($0)) OR typeof(OLD.\(name($0))) <> typeof(\(effectiveNew($0)))" }
-            .joined(separator: " OR ")
+        table.key.map { differs("OLD.\(name($0))", effectiveNew($0)) }.joined(separator: " OR ")
     }
 
     /// Whether a row found is another one than the one being updated, whose key is logged already.
     private var differsFromOldKey: String {
-        table.key.map { "\(tableName).\(name($0)) COLLATE BINARY IS NOT OLD.\(name($0)) OR typeof(\(tableName).\(name($0))) <> typeof(OLD.\(name($0)))" }
-            .joined(separator: " OR ")
+        table.key.map { differs("\(tableName).\(name($0))", "OLD.\(name($0))") }.joined(separator: " OR ")
+    }
+
+    /// Whether two values are not the same bytes: 1 and 1.0 are equal to SQLite, and not the same.
+    private func differs(_ a: String, _ b: String) -> String {
+        "\(a) COLLATE BINARY IS NOT \(b) OR typeof(\(a)) <> typeof(\(b))"
     }
 
     private func takesDefault(_ column: Int) -> Bool {

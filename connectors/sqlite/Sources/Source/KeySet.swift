@@ -12,7 +12,8 @@ struct KeySet {
     private var starts: [Int] = []
     private var hashes: [UInt64] = []
     /// Place in `starts` plus one; 0 is empty. The size is a power of two.
-    private var slots = [UInt32](repeating: 0, count: 4096)
+    private var slots = [UInt32](repeating: 0, count: leastSlots)
+    private static let leastSlots = 1024
     private let seed = UInt64.random(in: .min ... .max)
 
     var count: Int { starts.count }
@@ -22,7 +23,8 @@ struct KeySet {
         arena.removeAll(retaining: 4 << 20)
         starts.removeAll(keepingCapacity: true)
         hashes.removeAll(keepingCapacity: true)
-        for place in slots.indices { slots[place] = 0 }
+        // One large read must not make every small one after it clear a large table.
+        slots = [UInt32](repeating: 0, count: Self.leastSlots)
     }
 
     /// Adds the key of a table: the first columns of a log row from `column` on.

@@ -171,7 +171,10 @@ private final class LogWriter {
         let log = quoteIdentifier(names.log)
         let state = quoteIdentifier(names.state)
         readState = try database.database.prepare(
-            "SELECT (SELECT value FROM main.\(state) WHERE key = 'session'), (SELECT value FROM main.\(state) WHERE key = 'acknowledgements')")
+            """
+            SELECT (SELECT value FROM main.\(state) WHERE key = 'session'),
+                   (SELECT value FROM main.\(state) WHERE key = 'acknowledgements')
+            """)
         writeState = try database.database.prepare("UPDATE main.\(state) SET value = ?2 WHERE key = ?1")
         newest = try database.database.prepare("SELECT seq, tbl FROM main.\(log) ORDER BY seq DESC LIMIT 1")
         leap = try database.database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))")

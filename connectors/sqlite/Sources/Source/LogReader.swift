@@ -130,7 +130,9 @@ final class LogReader {
         }
         // An error ends the session, or the read is tried again; either way an open transaction keeps the gate.
         defer {
-            if open == nil {
+            if let open {
+                gate.stayInCapture(begin: open.begin)
+            } else {
                 isInGate = false
                 gate.leaveCapture()
             }
@@ -341,7 +343,10 @@ extension CaptureState {
         BridgeError(
             .sourceReplaced, "the source went back in time: its change log lacks changes that were taken from it already",
             context: [.init(.file, path), .init(.slot, names.log)],
-            hint: "the file was restored from a backup, or lost commits in a power failure: start the migration again with empty target tables")
+            hint: """
+                the file was restored from a backup, or lost commits in a power failure: start the migration again with \
+                empty target tables
+                """)
     }
 }
 

@@ -52,21 +52,24 @@ package actor SQLiteCaptureSession: CaptureSession {
         into buffer: RecordBuffer, limit: Int, patience: Duration
     ) async throws(BridgeError) -> CaptureProgress {
         let deadline = ContinuousClock.now + patience
-        let reader = try openReader()
         while true {
             if let failure = mailbox.state.withLock({ $0.failure }) { throw failure }
-            var progress = CaptureProgress(frontier: reader.frontier)
+            var progress = reader?.emptyProgress ?? CaptureProgress(frontier: Position(commit: UInt64(clamping: durable)))
             do throws(BridgeError) {
+                let reader = try openReader()
                 // Asked before the log, so that what is committed in between is seen as new afterwards.
                 _ = try reader.somethingWasCommitted()
                 if try reader.read(into: buffer, limit: limit, progress: &progress) { return progress }
+                progress = reader.emptyProgress
+                if wake.take() || Task.isCancelled { return progress }
+                guard try waitForCommit(reader, until: deadline) else { return progress }
             } catch {
                 // Another connection has the file for itself for a moment: there is nothing to read yet.
                 guard error.code == .serverBusy else { throw error }
+                guard ContinuousClock.now < deadline, !Task.isCancelled else { return progress }
+                wake.wait(milliseconds: 20)
+                if wake.take() { return progress }
             }
-            progress = reader.emptyProgress
-            if wake.take() || Task.isCancelled { return progress }
-            guard try waitForCommit(reader, until: deadline) else { return progress }
         }
     }
 
@@ -95,21 +98,12 @@ package actor SQLiteCaptureSession: CaptureSession {
                 // The write was seen; the commit may become visible a moment later.
                 for attempt in 0..<3 {
                     if attempt > 0 { usleep(300) }
-                    if try sees(reader) { return true }
+                    if try reader.somethingWasCommitted() { return true }
                 }
             case .nothing:
-                if try sees(reader) { return true }
+                if try reader.somethingWasCommitted() { return true }
             }
             if mailbox.state.withLock({ $0.failure != nil || $0.safeLeap > reader.seenLeap }) { return true }
-        }
-    }
-
-    private func sees(_ reader: LogReader) throws(BridgeError) -> Bool {
-        do throws(BridgeError) {
-            return try reader.somethingWasCommitted()
-        } catch {
-            guard error.code == .serverBusy else { throw error }
-            return false
         }
     }
 

@@ -85,12 +85,10 @@ private actor CopyWorker {
             throw BridgeError(.captureBroken, "the source has no change log for this link", context: [.init(.slot, names.log)])
         }
         let newest = try connection.database.prepare(CaptureState.newestChange(names))
-        var sequence: Int64 = 0
-        try CaptureGate.shared(path: path, names: names).beginSnapshot { () throws(BridgeError) in
+        let sequence = try CaptureGate.shared(path: path, names: names).beginSnapshot { () throws(BridgeError) in
             try connection.database.execute("BEGIN DEFERRED")
-            guard try newest.step() else { return }
-            sequence = newest.integer(0)
-            newest.reset()
+            defer { newest.reset() }
+            return try newest.step() ? newest.integer(0) : 0
         }
         let captured = try CapturedTable.read(names, connection.database)
         let tables = try CaptureInstaller(link).verify(captured, connection.database)

@@ -145,22 +145,30 @@ package actor SQLiteSource: SourceConnector {
         return try connection.database.transaction(.deferred) { () throws(BridgeError) in
             let current = try current(names, connection)
             let state = try CaptureState.read(names, connection.database)
-            let log = quoteIdentifier(names.log)
-            let keys = try connection.database.integer("SELECT count(*) - 2 FROM pragma_table_info(\(quoteLiteral(names.log)))") ?? 1
-            let lengths = (0..<max(1, keys)).map { "coalesce(length(k\($0)), 0)" }.joined(separator: " + ")
-            // Row and page overhead, sequence and table number: some sixteen bytes.
-            let average =
-                try connection.database.integer(
-                    "SELECT 16 + coalesce(avg(\(lengths)), 0) FROM (SELECT * FROM main.\(log) ORDER BY seq DESC LIMIT 1000)")
-                ?? 16
-            let kept = try connection.database.integer("SELECT count(*) FROM main.\(log)") ?? 0
+            let log = "main.\(quoteIdentifier(names.log))"
+            let average = try averageEntry(names, connection)
+            let kept = try connection.database.integer("SELECT count(*) FROM \(log)") ?? 0
             let pending =
                 try connection.database.integer(
-                    "SELECT count(*) FROM main.\(log) WHERE seq >= \(Int64(clamping: applied.commit)) AND tbl <> \(CaptureState.markerTable)")
-                ?? 0
+                    """
+                    SELECT count(*) FROM \(log)
+                    WHERE seq >= \(Int64(clamping: applied.commit)) AND tbl <> \(CaptureState.markerTable)
+                    """) ?? 0
             return SourceHealth(
                 current: current, acknowledged: state.map { Position(commit: UInt64(clamping: $0.acknowledged)) },
                 retainedBytes: kept * average, lagBytes: pending * average)
         }
+    }
+    /// Bytes that one entry of the log takes, from its newest thousand.
+    private func averageEntry(_ names: CaptureNames, _ connection: SQLiteConnection) throws(BridgeError) -> Int64 {
+        let columns = try connection.database.integer(
+            "SELECT count(*) FROM pragma_table_info(\(quoteLiteral(names.log)))") ?? 3
+        let lengths = (0..<max(1, columns - 2)).map { "coalesce(length(k\($0)), 0)" }.joined(separator: " + ")
+        // Sequence, table number and the row's share of its page: some sixteen bytes.
+        return try connection.database.integer(
+            """
+            SELECT 16 + coalesce(avg(\(lengths)), 0)
+            FROM (SELECT * FROM main.\(quoteIdentifier(names.log)) ORDER BY seq DESC LIMIT 1000)
+            """) ?? 16
     }
 }

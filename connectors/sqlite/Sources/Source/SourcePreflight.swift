@@ -140,7 +140,8 @@ struct SourcePreflight {
                 do throws(BridgeError) {
                     _ = try database.prepare("SELECT 1 \(columns.from) WHERE (\(filter))")
                 } catch {
-                    throw BridgeError(.configurationInvalid, "the condition of 'where' is not one that SQLite understands", cause: error)
+                    throw BridgeError(
+                        .configurationInvalid, "the condition of 'where' is not one that SQLite understands", cause: error)
                 }
             }
         } catch {

@@ -291,7 +291,7 @@ struct CaptureCaseTests {
             """, tables: ["t"], journalMode: mode)
         let snapshot = try await harness.source.openSnapshot(harness.link)
         var step = 0
-        let position = try await harness.load("t", using: snapshot) {
+        let position = try await harness.load("t", from: harness.openTable("t", of: snapshot)) {
             step += 1
             try harness.database.run("UPDATE t SET b = -1 WHERE b = \(step); DELETE FROM t WHERE b = \(2_000 - step); INSERT INTO t VALUES('new\(step)', 0); UPDATE t SET a = upper(a) WHERE b = \(1_000 + step)")
         }

@@ -82,10 +82,14 @@ final class CaptureHarness: @unchecked Sendable {
         await source.close()
     }
 
-    func load(_ table: String, using snapshot: any SourceSnapshot, betweenChunks: () throws -> Void = {}) async throws -> Position {
+    func openTable(_ table: String, of snapshot: any SourceSnapshot) async throws -> any CopyReader {
         let mapping = try #require(link.mappings.first { $0.source.name == table })
         let schema = try #require(try await source.describeTables([mapping.source]).first)
-        let reader = try await snapshot.openTable(schema, mapping: mapping, format: .rows)
+        return try await snapshot.openTable(schema, mapping: mapping, format: .rows)
+    }
+
+    /// Reads a table to its end into the mirror.
+    func load(_ table: String, from reader: any CopyReader, betweenChunks: () throws -> Void = {}) async throws -> Position {
         let chunk = RecordBuffer()
         while true {
             chunk.removeAll()

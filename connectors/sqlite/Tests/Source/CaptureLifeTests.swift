@@ -285,3 +285,27 @@ struct CaptureLifeTests {
         #expect(await errorCode { try await SQLiteSource(path: path).connect() } == .sourceUnsupported)
     }
 }
+
+@Suite("SQLite capture: where a copy may begin")
+struct CaptureGateTests {
+    @Test("S10 a copy never begins inside a captured transaction, and takes its beginning if that does not end")
+    func gate() async throws {
+        let harness = try await CaptureHarness("CREATE TABLE t(a INTEGER PRIMARY KEY, b)", tables: ["t"])
+        try harness.database.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1000) INSERT INTO t SELECT i, i FROM n")
+        harness.limit = 1_000
+        let first = try await harness.read()
+        #expect(first.isInsideTransaction)
+        let begin = try #require(first.firstCommit)
+        try harness.database.run("UPDATE t SET b = -1")
+        let gate = CaptureGate.shared(path: harness.database.path, names: CaptureNames(harness.link))
+        #expect(try gate.beginSnapshot(patience: .zero) { Int64.max } == Int64(begin.commit))
+        let snapshot = try await harness.source.openSnapshot(harness.link)
+        async let opening = harness.openTable("t", of: snapshot)
+        harness.limit = 1 << 20
+        while try await harness.read().isInsideTransaction {}
+        let position = try await harness.load("t", from: opening)
+        #expect(position > begin)
+        #expect(try await harness.difference(["t": ["a", "b"]]) == nil)
+        await harness.close()
+    }
+}
