@@ -14,11 +14,11 @@ import Testing
         let cluster = try PostgresCluster.shared
         let database = try await cluster.makeDatabase("connect")
         try await cluster.psql(
-            database, "CREATE ROLE guarded LOGIN PASSWORD 'right-secret' IN ROLE password_required; CREATE ROLE nologin_role")
+            database, "CREATE ROLE guarded_connection LOGIN PASSWORD 'right-secret' IN ROLE password_required; CREATE ROLE nologin_role")
         let name = String(database.split(separator: "?")[0].split(separator: "/").last ?? "")
         let cases: [(String, ErrorCode)] = [
-            (cluster.uri(name, user: "guarded", password: "wrong-secret"), .authenticationFailed),
-            (cluster.uri(name, user: "guarded"), .authenticationFailed),
+            (cluster.uri(name, user: "guarded_connection", password: "wrong-secret"), .authenticationFailed),
+            (cluster.uri(name, user: "guarded_connection"), .authenticationFailed),
             (cluster.uri(name, user: "nobody_of_that_name"), .authenticationFailed),
             (cluster.uri(name, user: "nologin_role"), .authenticationFailed),
             (cluster.uri("no_such_database"), .configurationInvalid),
@@ -33,7 +33,7 @@ import Testing
             #expect(!"\(error) \(error.hint)".contains("secret"))
             #expect(error.context.contains { $0.key == .server })
         }
-        try await (try PostgresSource(connectionString: cluster.uri(name, user: "guarded", password: "right-secret"))).connect()
+        try await (try PostgresSource(connectionString: cluster.uri(name, user: "guarded_connection", password: "right-secret"))).connect()
         #expect((try await error(cases[0].0)).sqlState == "28P01")
     }
 
@@ -58,7 +58,7 @@ import Testing
             INSERT INTO t VALUES (77, 'x');
             CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
               RAISE EXCEPTION 'no % here', NEW.name USING ERRCODE = '42501'; END $$;
-            CREATE TABLE guarded(name text); CREATE TRIGGER g BEFORE INSERT ON guarded FOR EACH ROW EXECUTE FUNCTION refuse();
+            CREATE TABLE guarded_connection(name text); CREATE TRIGGER g BEFORE INSERT ON guarded_connection FOR EACH ROW EXECUTE FUNCTION refuse();
             """)
         let cases: [(String, ErrorCode)] = [
             ("SELECT 'secret9'::int", .valueDoesNotFit),
@@ -66,7 +66,7 @@ import Testing
             ("INSERT INTO public.t VALUES (78, 'secret9')", .changeRefused),
             ("INSERT INTO public.t VALUES (79, 'a', 999)", .changeRefused),
             ("INSERT INTO public.t(id) VALUES (79)", .changeRefused),
-            ("INSERT INTO public.guarded VALUES ('secret9')", .rightsMissing),
+            ("INSERT INTO public.guarded_connection VALUES ('secret9')", .rightsMissing),
             ("SELECT * FROM public.missing", .tableMissing),
             ("SELECT missing FROM public.t", .schemaChanged),
             ("DO $$ BEGIN RAISE EXCEPTION 'secret9' USING ERRCODE = 'AB123'; END $$", .serverRefused),
