@@ -117,7 +117,7 @@ package actor PostgresTarget: TargetConnector {
     package func openLoad(
         _ link: LinkDescription, mapping: TableMapping, columns: [Relation.Column], format: CopyFormat
     ) async throws(BridgeError) -> any TableLoad {
-        let load = PostgresTableLoad(link: link, mapping: mapping, string: try string.get(), format: format)
+        let load = try PostgresTableLoad(link: link, mapping: mapping, string: try string.get(), format: format)
         do throws(BridgeError) {
             try await load.open(columns)
         } catch {

@@ -477,7 +477,7 @@ struct ApplyTests {
             ("ts", .string("now")), ("ts", .string("1/2/2024")), ("x", .string("text")),
         ]
         for (column, cell) in bad {
-            for filler in [0, 60] {
+            for filler in [0, Self.many] {
                 var writer = BatchWriter(relations: [described])
                 writer.begin()
                 for row in 0..<filler { writer.upsert(1, [.integer(Int64(100 + row))] + names.map { _ in nil }) }
@@ -497,7 +497,7 @@ struct ApplyTests {
             .string("2024-01-02 03:04:05.000001Z"), .blob([0, 1, 254]),
         ]
         writer.upsert(1, good)
-        for row in 2..<80 { writer.upsert(1, [.integer(Int64(row))] + good.dropFirst()) }
+        for row in 2..<150 { writer.upsert(1, [.integer(Int64(row))] + good.dropFirst()) }
         writer.commit()
         let applier = try await fixture.openApplier()
         try await applier.apply(writer.take())

@@ -28,8 +28,7 @@ actor PostgresApplier: ChangeApplier {
                 context: [.init(.migration, link.name)])
         }
         try connection.execute(Self.settings)
-        session = ApplySession(
-            link: link, connection: connection, checkpoint: checkpoint)
+        session = ApplySession(link: link, connection: connection, checkpoint: checkpoint)
     }
 
     /// Every set-wise statement joins a batch of known size with a table of any size by its key. A nested loop over the
@@ -37,7 +36,7 @@ actor PostgresApplier: ChangeApplier {
     /// read the whole target for a hash join now and then.
     private static let settings = """
         SET enable_hashjoin = off; SET enable_mergejoin = off; SET random_page_cost = 1.0; SET jit = off; \
-        SET max_parallel_workers_per_gather = 0; SET temp_buffers = '32MB'; SET synchronous_commit = on
+        SET max_parallel_workers_per_gather = 0; SET temp_buffers = '32MB'; SET work_mem = '32MB'; SET synchronous_commit = on
         """
 
     func apply(_ batch: ChangeBatch) throws(BridgeError) {

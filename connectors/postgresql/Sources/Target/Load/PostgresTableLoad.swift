@@ -9,6 +9,8 @@ actor PostgresTableLoad: TableLoad {
     private let mapping: TableMapping
     private let string: ConnectionString
     private let format: CopyFormat
+    /// Ends a wait for a server that takes nothing more.
+    private nonisolated let interrupter: Interrupter
     private var connection: PostgresConnection?
     private var table: TargetTable?
     /// Where each column of a row image goes; nil for what is not written. For ``CopyFormat/rows`` only.
@@ -16,7 +18,10 @@ actor PostgresTableLoad: TableLoad {
     private let encoded = RecordBuffer(capacity: 256 << 10)
     private var row: Int64 = 0
 
-    init(link: LinkDescription, mapping: TableMapping, string: ConnectionString, format: CopyFormat) {
+    init(
+        link: LinkDescription, mapping: TableMapping, string: ConnectionString, format: CopyFormat
+    ) throws(BridgeError) {
+        interrupter = try Interrupter()
         self.link = link
         self.mapping = mapping
         self.string = string
@@ -24,7 +29,7 @@ actor PostgresTableLoad: TableLoad {
     }
 
     func open(_ columns: [Relation.Column]) throws(BridgeError) {
-        let connection = try PostgresConnection(string, applicationName: "bridge copy \(link.name)")
+        let connection = try PostgresConnection(string, applicationName: "bridge copy \(link.name)", interrupter: interrupter)
         try ReplicaSession.begin(connection)
         guard let table = try TargetTable.read(mapping.target, connection) else {
             throw BridgeError(
@@ -180,11 +185,15 @@ actor PostgresTableLoad: TableLoad {
         if let table { try? connection.execute("ANALYZE \(table.name.quoted)") }
     }
 
-    func cancel() { drop() }
+    nonisolated func cancel() async {
+        interrupter.signal()
+        await drop()
+    }
 
     /// Gives up the transaction.
     private func drop() {
         guard let connection else { return }
+        interrupter.reset()
         connection.failCopyIn("the copy was given up")
         if !connection.isBroken { try? connection.execute("ROLLBACK") }
         self.connection = nil

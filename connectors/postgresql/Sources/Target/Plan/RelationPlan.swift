@@ -52,9 +52,7 @@ final class RelationPlan {
     }
 
     /// - Throws: `schemaChanged` naming table and column when the two shapes do not fit any more.
-    init(
-        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable
-    ) throws(BridgeError) {
+    init(number: Int, relation: Relation, mapping: TableMapping, table: TargetTable) throws(BridgeError) {
         self.number = number
         self.relation = relation
         self.table = table
