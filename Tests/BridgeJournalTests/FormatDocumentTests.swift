@@ -136,15 +136,10 @@ import Testing
         await writer.close()
         var unpacked: [UInt8] = []
         for name in try segmentNames(directory.path) {
-            let process = Process()
-            process.executableURL = URL(fileURLWithPath: tool)
-            process.arguments = ["-dc", directory.file(name)]
-            let pipe = Pipe()
-            process.standardOutput = pipe
-            try process.run()
-            let output = [UInt8](try #require(try pipe.fileHandleForReading.readToEnd()))
-            process.waitUntilExit()
-            #expect(process.terminationStatus == 0)
+            let unpackedFile = directory.file("unpacked")
+            try ChildProcess.runBlocking(["sh", "-c", "\"$0\" -dc \"$1\" >\"$2\"", tool, directory.file(name), unpackedFile])
+            let output = [UInt8](try Data(contentsOf: URL(fileURLWithPath: unpackedFile)))
+            try FileManager.default.removeItem(atPath: unpackedFile)
             // Every segment but the first begins by repeating the one relation.
             let repeated = RecordBuffer()
             repeated.appendRelation(.test(1))

@@ -316,23 +316,18 @@ import Testing
         let writer = try await openJournal(directory)
         await writer.close()
         // util-linux's flock takes the same lock.
-        let holder = Process()
-        holder.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        holder.arguments = [
+        let holder = try ChildProcess([
             "flock", "--nonblock", directory.file("lock"), "sh", "-c",
-            "echo process $$ on host elsewhere > \"$0\"; echo held; cat", directory.file("lock"),
-        ]
-        let input = Pipe()
-        let output = Pipe()
-        holder.standardInput = input
-        holder.standardOutput = output
-        try holder.run()
-        _ = output.fileHandleForReading.availableData
+            "echo process $$ on host elsewhere > \"$0\"; echo held; until [ -e \"$0.go\" ]; do sleep 0.01; done",
+            directory.file("lock"),
+        ])
+        try await waitUntil { holder.outputSoFar.contains("held") }
         let error = await #expect(throws: BridgeError.self) { try await openJournal(directory) }
         #expect(error?.code == .journalLocked)
         #expect(error?.message.contains("on host elsewhere") == true)
-        try input.fileHandleForWriting.close()
-        holder.waitUntilExit()
+        try ChildProcess.runBlocking(["touch", directory.file("lock.go")])
+        _ = await holder.wait()
+        try ChildProcess.runBlocking(["rm", directory.file("lock.go")])
         let next = try await openJournal(directory)
         await next.close()
     }
@@ -365,12 +360,6 @@ struct SmallFileSystem {
     }
 
     private static func run(_ arguments: String...) -> Int32 {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = arguments
-        process.standardError = Pipe()
-        guard (try? process.run()) != nil else { return -1 }
-        process.waitUntilExit()
-        return process.terminationStatus
+        (try? ChildProcess(arguments))?.waitBlocking().status ?? -1
     }
 }

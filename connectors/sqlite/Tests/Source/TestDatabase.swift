@@ -53,22 +53,9 @@ final class TestDatabase: Sendable {
     /// Runs SQL in the stock command line tool: another process.
     @discardableResult
     func shell(_ sql: String) throws -> String {
-        let process = Process()
-        process.executableURL = URL(fileURLWithPath: "/usr/bin/env")
-        process.arguments = ["sqlite3", "-cmd", ".timeout 10000", path]
-        let (input, output) = (Pipe(), Pipe())
-        process.standardInput = input
-        process.standardOutput = output
-        try process.run()
-        input.fileHandleForWriting.write(Data(sql.utf8))
-        try input.fileHandleForWriting.close()
-        let answer = output.fileHandleForReading.readDataToEndOfFile()
-        process.waitUntilExit()
-        try #require(process.terminationStatus == 0)
-        return String(decoding: answer, as: UTF8.self)
+        try ChildProcess.runBlocking(["sqlite3", "-cmd", ".timeout 10000", path], input: sql)
     }
 }
-
 
 func forwardLink(_ tables: [String], migration: String = "test") -> LinkDescription {
     LinkDescription(
