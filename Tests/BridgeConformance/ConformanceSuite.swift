@@ -31,11 +31,11 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
-    private func makeRunner(batchBytes: Int = 1 << 20) throws -> LinkRunner {
+    private func makeRunner(batchBytes: Int = 1 << 20, budget: Int64? = nil) throws -> LinkRunner {
         try LinkRunner(
             configuration: LinkConfiguration(
                 link: link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
-                patience: .seconds(30)),
+                journalBudget: budget, patience: .seconds(30)),
             source: source.makeSource(), target: target.makeTarget(),
             logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() })
     }
@@ -130,6 +130,30 @@ package struct ConformanceSuite: Sendable {
         try await source.execute("BEGIN; DELETE FROM accounts; COMMIT;")
         #expect(try await makeRunner(batchBytes: 64 << 10).run(untilCaughtUp: true))
         try await expectEqual("after everything was deleted")
+    }
+
+    /// A transaction that the journal's budget has no room for passes all the same, and so does what follows it.
+    package func transactionLargerThanBudget() async throws {
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await source.execute(Self.bulk(from: 100, count: 20_000))
+        try await source.execute(Self.first)
+        #expect(try await makeRunner(batchBytes: 64 << 10, budget: 50_000).run(untilCaughtUp: true))
+        try await expectEqual("after a transaction larger than the budget")
+    }
+
+    /// The target's connection is cut while a change waits there, and the source has nothing more to say.
+    package func lostTargetOnIdleSource(cut: @Sendable (_ write: @Sendable () async throws -> Void) async throws -> Void) async throws {
+        try await source.execute(Self.first)
+        let runner = try makeRunner()
+        async let outcome = runner.run(untilCaughtUp: false)
+        try await waitUntil { runner.progress.activity == .streaming }
+        let source = source
+        try await cut { try await source.execute("BEGIN; UPDATE accounts SET balance = 77 WHERE id = 1; COMMIT;") }
+        let target = target
+        try await waitUntil { try await source.rows(.accounts) == target.rows(.accounts) }
+        #expect(runner.progress.reconnects > 0)
+        runner.stop()
+        #expect(try await !outcome)
     }
 
     /// A live link keeps up: what is committed arrives without another run.

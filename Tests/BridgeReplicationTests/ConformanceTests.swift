@@ -1,4 +1,5 @@
 import BridgeConformance
+import BridgeTestSupport
 import Testing
 
 @Suite("Conformance", .serialized)
@@ -21,6 +22,38 @@ struct ConformanceTests {
     @Test("R2 R6 a transaction far larger than a batch", arguments: Pair.all)
     func largeTransaction(_ pair: Pair) async throws {
         try await ConformanceSuite(source: pair.source, target: pair.target).largeTransaction()
+    }
+
+    @Test("J6 R6 a transaction larger than the journal's budget", arguments: Pair.all)
+    func transactionLargerThanBudget(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).transactionLargerThanBudget()
+    }
+
+    @Test("P18 the target's connection is lost while the source is idle", arguments: engines.map { Pair(source: $0, target: PostgreSQLEngine()) })
+    func lostTargetOnIdleSource(_ pair: Pair) async throws {
+        let suite = try await ConformanceSuite(source: pair.source, target: pair.target)
+        let target = try #require(suite.target as? PostgreSQLDatabase)
+        let others = "datname = current_database() AND pid <> pg_backend_pid()"
+        try await suite.lostTargetOnIdleSource { write in
+            let lock = try ChildProcess(
+                [target.cluster.program("psql"), "-qXAt", "-d", target.url],
+                input: "BEGIN; LOCK TABLE accounts; SELECT 'locked', pg_sleep(60);")
+            try await waitUntil {
+                try await target.cluster.psql(
+                    target.url, "SELECT count(*) FROM pg_locks WHERE relation = 'accounts'::regclass AND mode = 'AccessExclusiveLock' AND granted") == "1"
+            }
+            try await write()
+            // The applier waits for the table; then it is gone, and after it the lock.
+            try await waitUntil {
+                try await target.cluster.psql(
+                    target.url, "SELECT count(*) FROM pg_stat_activity WHERE \(others) AND application_name LIKE 'bridge apply%' AND wait_event_type = 'Lock'") == "1"
+            }
+            try await target.cluster.psql(
+                target.url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE \(others) AND application_name LIKE 'bridge apply%'")
+            try await target.cluster.psql(
+                target.url, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE \(others) AND query LIKE '%pg_sleep(60)%'")
+            _ = await lock.wait()
+        }
     }
 
     @Test("R3 R6 a live link keeps up and shows its positions", arguments: Pair.all)

@@ -26,11 +26,10 @@ struct RunCommand: BridgeSubcommand {
         let lock = try DirectoryLock(migration.directory)
         defer { withExtendedLifetime(lock) {} }
 
+        let stopping = StopRequest(status: untilCaughtUp ? .interrupted : .done, logger: context.logger)
+        SignalWatcher.shared.watch { stopping.request() }
         let session = try await RunSession.prepare(migration, logger: context.logger)
-        SignalWatcher.shared.watch { [logger = context.logger] in
-            logger.notice("stopping after the present batch; a second signal stops at once")
-            session.stop()
-        }
+        stopping.attach(session)
         let display = RunDisplay(style: context.errorStyle, logger: context.logger)
         let outcome = await session.run(untilCaughtUp: untilCaughtUp) { display.show($0) }
         display.finish()

@@ -166,11 +166,12 @@ struct ConfigurationParser {
 
 /// What a migration may be called: both databases hold objects named after it.
 package enum MigrationName {
-    package static let rule = "lower-case letters, digits and hyphens, beginning with a letter, 40 at most"
+    package static let rule = "lower-case letters, digits and hyphens, beginning with a letter, not ending in -reverse, 40 at most"
 
     package static func isValid(_ name: String) -> Bool {
         guard let first = name.utf8.first, (UInt8(ascii: "a")...UInt8(ascii: "z")).contains(first) else { return false }
-        return name.utf8.count <= 40
+        // What the way back of `shop` makes is called as the way forward of `shop-reverse` would be.
+        return name.utf8.count <= 40 && !name.hasSuffix("-reverse")
             && name.utf8.allSatisfy {
                 (UInt8(ascii: "a")...UInt8(ascii: "z")).contains($0)
                     || (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) || $0 == UInt8(ascii: "-")

@@ -10,12 +10,16 @@ package protocol SourceConnector: Connector {
     /// Whatever would make `run` impossible or worse. Changes nothing.
     func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding]
 
+    /// Whether something that ``prepareCapture(_:replacingLeftovers:)`` would make is there already, of whosever making.
+    func captureExists(_ link: LinkDescription) async throws(BridgeError) -> Bool
+
     /// Makes what capture needs (publication and slot; log and triggers), so that every transaction that commits at or
     /// after the returned origin's position will be delivered.
     ///
     /// The target holds the intent before this is called and the origin after it, so a crash in between leaves things
-    /// that no record names. `replacingLeftovers` says that the intent was already there when the process started:
-    /// leftovers of that name are then removed and made anew. Without it, something of that name is somebody else's.
+    /// that no record names. `replacingLeftovers` says that the intent was already there when the process started, and
+    /// the intent is only written while nothing of that name exists: leftovers are then this link's own, and are removed
+    /// and made anew. Without it, something of that name is somebody else's.
     /// - Throws: `slotForeign` for a name that is taken; `slotBlocked` naming the processes that are waited for.
     func prepareCapture(_ link: LinkDescription, replacingLeftovers: Bool) async throws(BridgeError) -> CaptureOrigin
 

@@ -27,7 +27,8 @@ package protocol TargetConnector: Connector {
         _ offered: [CopyFormat], source: TableSchema, mapping: TableMapping
     ) async throws(BridgeError) -> CopyFormat
 
-    /// Begins to load a table. What an earlier, unfinished load of this link left in it is removed first.
+    /// Begins to load a table. What an earlier, unfinished load of this link left in it is removed first, where the engine
+    /// loads in more than one transaction; rows of anybody else are refused with `targetTableNotEmpty`.
     func openLoad(
         _ link: LinkDescription, mapping: TableMapping, columns: [Relation.Column], format: CopyFormat
     ) async throws(BridgeError) -> any TableLoad

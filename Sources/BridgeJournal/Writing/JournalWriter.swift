@@ -86,11 +86,13 @@ package actor JournalWriter {
     ///
     /// Begins and commits must nest, positions must rise, and a commit must state as many changes (row and truncate
     /// records) as there were since its begin.
+    /// - Parameter exceedingBudget: writes even if the budget is used up. For the rest of a transaction without which
+    ///   nothing that is in the journal could ever be applied and removed.
     /// - Throws: `recordMalformed` and `journalBudget`, with nothing written and the journal still usable; `diskFull`
     ///   and `inputOutput`, after which it is not.
-    package func write(_ records: RecordBuffer) async throws(BridgeError) -> JournalEnd {
+    package func write(_ records: RecordBuffer, exceedingBudget: Bool = false) async throws(BridgeError) -> JournalEnd {
         try checkUsable()
-        if let budget = options.budgetBytes, bytesOnDisk >= budget {
+        if !exceedingBudget, let budget = options.budgetBytes, bytesOnDisk >= budget {
             throw BridgeError(
                 .journalBudget, "the journal has \(bytesOnDisk) bytes and may have \(budget)",
                 context: [.init(.file, directory.path)])
@@ -106,8 +108,10 @@ package actor JournalWriter {
     }
 
     /// ``write(_:)``, then ``sync()``.
-    package nonisolated func append(_ records: RecordBuffer) async throws(BridgeError) -> JournalEnd {
-        let end = try await write(records)
+    package nonisolated func append(
+        _ records: RecordBuffer, exceedingBudget: Bool = false
+    ) async throws(BridgeError) -> JournalEnd {
+        let end = try await write(records, exceedingBudget: exceedingBudget)
         return try await syncer.sync(upTo: end)
     }
 

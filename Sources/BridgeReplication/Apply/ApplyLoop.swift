@@ -105,7 +105,8 @@ struct ApplyLoop: Sendable {
     ) async throws(BridgeError) {
         var builder = start
         let input = RecordBuffer(capacity: 2 << 20)
-        while !stop.isRequested {
+        // When the other task fails it closes the exchange; nobody then waits here for a change that may never come.
+        while !stop.isRequested, !orders.isClosed {
             input.removeAll()
             if try await reader.read(into: input, limit: 1 << 20) == 0 {
                 guard builder.hasComplete else {

@@ -81,7 +81,7 @@ struct CaptureLoop: Sendable {
         guard journal.written.isInsideTransaction else { return }
         let buffer = RecordBuffer()
         buffer.appendAbandon()
-        _ = try await journal.append(buffer)
+        _ = try await journal.append(buffer, exceedingBudget: true)
     }
 
     private func receive(
@@ -111,7 +111,7 @@ struct CaptureLoop: Sendable {
     ) async throws(BridgeError) {
         while let received = await reads.receive() {
             if !received.buffer.isEmpty {
-                try await write(received.buffer)
+                guard try await write(received.buffer) else { return }
                 syncing.request()
             }
             board.captured(received.read, journal: journal.written)
@@ -120,19 +120,27 @@ struct CaptureLoop: Sendable {
     }
 
     /// Writes to the journal; while its budget is used up, waits for the applier to make room.
-    private func write(_ buffer: RecordBuffer) async throws(BridgeError) {
+    /// - Returns: false if a stop was requested while waiting; nothing was written then, nor may anything be after it.
+    private func write(_ buffer: RecordBuffer) async throws(BridgeError) -> Bool {
         var isWaiting = false
         while true {
             do throws(BridgeError) {
                 _ = try await journal.write(buffer)
                 if isWaiting { board.update { $0.trouble = nil } }
-                return
+                return true
             } catch {
-                guard error.code == .journalBudget, !stop.isRequested else { throw error }
-                if !isWaiting { logger.warning("the journal's budget is used up; capture waits for the applier") }
-                isWaiting = true
-                board.update { $0.trouble = "the journal's budget is used up" }
+                guard error.code == .journalBudget else { throw error }
             }
+            // All that is left is the transaction at hand, which can go only when its end has come.
+            if journal.written.isInsideTransaction, board.hasAppliedAllCommits {
+                logger.warning("a transaction is larger than the journal's budget, which is exceeded until it ends")
+                _ = try await journal.write(buffer, exceedingBudget: true)
+                return true
+            }
+            guard !stop.isRequested else { return false }
+            if !isWaiting { logger.warning("the journal's budget is used up; capture waits for the applier") }
+            isWaiting = true
+            board.update { $0.trouble = "the journal's budget is used up" }
             try await makeRoom()
             await stop.sleep(.milliseconds(200))
         }

@@ -47,9 +47,24 @@ struct CopyPhase: Sendable {
         guard let state = try await target.linkState(link) else {
             throw BridgeError(.internalFault, "the target lost its records of the link")
         }
+        let mappings = link.mappings.filter { state.tables[$0.source]?.state != .done }
+        guard !mappings.isEmpty else { return true }
+        // The picture is taken before the tables are described: a column that is added in between is then copied, and
+        // not filled by a change that the copy is thought to hold.
+        let snapshot = try await source.openSnapshot(link)
+        let failure: BridgeError?
+        do throws(BridgeError) {
+            failure = await copy(try await jobs(mappings, state), from: snapshot)
+        } catch { failure = error }
+        await snapshot.close()
+        if let failure { throw failure }
+        return !stop.isRequested
+    }
+
+    private func jobs(_ mappings: [TableMapping], _ state: LinkState) async throws(BridgeError) -> [Job] {
         let schemas = try await source.describeTables(link.mappings.map(\.source))
         var jobs: [Job] = []
-        for mapping in link.mappings where state.tables[mapping.source]?.state != .done {
+        for mapping in mappings {
             guard let schema = schemas.first(where: { $0.name == mapping.source }) else {
                 throw BridgeError(
                     .tableMissing, "a table of the migration is no longer on the source",
@@ -58,14 +73,8 @@ struct CopyPhase: Sendable {
             jobs.append(Job(mapping: mapping, schema: schema))
         }
         reset(board, state, schemas)
-        guard !jobs.isEmpty else { return true }
         // Large tables first, so that the last worker is not left alone with the largest.
-        jobs.sort { ($0.schema.estimatedRows ?? 0) > ($1.schema.estimatedRows ?? 0) }
-        let snapshot = try await source.openSnapshot(link)
-        let failure = await copy(jobs, from: snapshot)
-        await snapshot.close()
-        if let failure { throw failure }
-        return !stop.isRequested
+        return jobs.sorted { ($0.schema.estimatedRows ?? 0) > ($1.schema.estimatedRows ?? 0) }
     }
 
     private func reset(_ board: ProgressBoard, _ state: LinkState, _ schemas: [TableSchema]) {

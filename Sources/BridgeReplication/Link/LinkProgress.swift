@@ -83,6 +83,8 @@ final class ProgressBoard: Sendable {
         var copyRate = RateMeter()
         /// The last commit position that stands in the journal, with the frontier that was known when it was written.
         var journaledCommit: Position?
+        /// Whether a transaction stands in the journal of which the end is still to come.
+        var isInsideTransaction = false
         var appliedFrontier: Position = .zero
         var checkpoint: Position?
         /// Set once the checkpoint has been read; until then nothing counts as applied.
@@ -105,6 +107,9 @@ final class ProgressBoard: Sendable {
     /// The position of the last transaction that the target has durably; nil before the first checkpoint was read.
     var durableCheckpoint: Position? { state.withLock { $0.checkpoint } }
 
+    /// Whether every transaction that has ended in the journal is on the target.
+    var hasAppliedAllCommits: Bool { state.withLock { $0.isApplying && $0.hasAppliedAllCommits } }
+
     func update(_ body: (inout LinkProgress) -> Void) { state.withLock { body(&$0.progress) } }
 
     func copied(table: TableName, rows: Int64, bytes: Int64) {
@@ -125,6 +130,7 @@ final class ProgressBoard: Sendable {
             state.progress.transactionsCaptured += Int64(read.transactions)
             if let commit = read.lastCommit { state.progress.capturedCommitTime = commit.commitTime }
             state.journaledCommit = journal.lastCommit?.position
+            state.isInsideTransaction = journal.isInsideTransaction
             state.settleFrontier()
         }
     }
@@ -179,9 +185,11 @@ final class ProgressBoard: Sendable {
 extension ProgressBoard.State {
     /// When the last transaction of the journal has been applied, the target is as far as capture is, idle stretches
     /// included; otherwise as far as its checkpoint.
+    fileprivate var hasAppliedAllCommits: Bool { journaledCommit.map { $0 < appliedFrontier } ?? true }
+
     fileprivate mutating func settleFrontier() {
         guard isApplying else { return }
-        let isDrained = journaledCommit.map { $0 < appliedFrontier } ?? true
+        let isDrained = hasAppliedAllCommits && !isInsideTransaction
         progress.isDrained = isDrained
         progress.applied = max(progress.applied, isDrained ? max(appliedFrontier, progress.captured) : appliedFrontier)
     }

@@ -64,7 +64,10 @@ package final class LinkRunner: Sendable {
         let before = try await target.linkState(link)
         if let before {
             board.update { $0.phase = before.phase }
-            if let origin = before.origin { return origin }
+            if let origin = before.origin {
+                try checkSelection(origin)
+                return origin
+            }
         }
         try await runPreflight()
         if before == nil, directoryHasFiles(configuration.journalDirectory) {
@@ -73,20 +76,54 @@ package final class LinkRunner: Sendable {
                 context: [.init(.file, configuration.journalDirectory)],
                 hint: "use another data_dir, or remove this journal if its migration is over")
         }
+        if before == nil, try await source.captureExists(link) {
+            throw BridgeError(
+                .slotForeign, "the source has a capture of this name already, which the target knows nothing of",
+                context: [.init(.migration, link.migration), .init(.slot, link.identifier)])
+        }
         _ = try await target.prepareLink(link)
         try Failpoint.linkPrepared.hit()
         // A journal that the intent outlived was made for an origin that no record names.
         if before != nil { try removeFiles(configuration.journalDirectory) }
+        var origin: CaptureOrigin
         do throws(BridgeError) {
-            let origin = try await source.prepareCapture(link, replacingLeftovers: before != nil)
-            try Failpoint.sourcePrepared.hit()
-            try await target.recordOrigin(link, origin)
-            board.update { $0.phase = .copying }
-            return origin
+            origin = try await source.prepareCapture(link, replacingLeftovers: before != nil)
         } catch {
             await undoPreparation(failedWith: error)
             throw error
         }
+        try Failpoint.sourcePrepared.hit()
+        origin.identity[Self.selectionKey] = selection
+        // From here on nothing is undone: whether the origin was recorded or not, the next run finds its way.
+        try await target.recordOrigin(link, origin)
+        board.update { $0.phase = .copying }
+        return origin
+    }
+
+    // MARK: - What travels
+
+    private static let selectionKey = "selection"
+
+    /// A fingerprint of the tables, columns and filters, by which a later run notices that they were changed.
+    private var selection: String {
+        let parts = link.mappings.map { mapping in
+            [
+                mapping.source.description, mapping.target.description,
+                mapping.columns?.sorted().joined(separator: "\u{1}") ?? "*", mapping.rowFilter ?? "",
+            ].joined(separator: "\u{2}")
+        }
+        // FNV-1a: nobody gains by forging it.
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
+        for byte in parts.sorted().joined(separator: "\u{3}").utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
+        return String(hash, radix: 16)
+    }
+
+    private func checkSelection(_ origin: CaptureOrigin) throws(BridgeError) {
+        guard let began = origin.identity[Self.selectionKey], began != selection else { return }
+        throw BridgeError(
+            .configurationInvalid, "tables, columns or filters are others than those that the migration began with",
+            context: [.init(.migration, link.migration)],
+            hint: "restore the list of tables in bridge.yaml, or start a new migration under another name")
     }
 
     private func runPreflight() async throws(BridgeError) {
@@ -102,8 +139,8 @@ package final class LinkRunner: Sendable {
         throw first.error
     }
 
-    /// A first run that failed leaves nothing behind. What cannot be removed now is found by the next run, because the
-    /// target still holds the intent.
+    /// A start that could not make its capture leaves nothing behind. What cannot be removed now, because a database is
+    /// away, is removed by the next run: the target still holds the intent.
     private func undoPreparation(failedWith failure: BridgeError) async {
         do throws(BridgeError) {
             if failure.code != .slotForeign { try await source.removeCapture(link) }

@@ -30,6 +30,9 @@ final class Handoff<Element: Sendable>: Sendable {
         }
     }
 
+    /// Whether nothing can be handed over any more.
+    var isClosed: Bool { state.withLock { $0.isClosed } }
+
     /// Whether the receiver is waiting now.
     var isWanted: Bool { state.withLock { $0.receiver != nil } }
 

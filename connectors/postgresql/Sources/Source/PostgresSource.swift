@@ -76,6 +76,13 @@ package actor PostgresSource: SourceConnector {
 
     // MARK: Capture
 
+    package func captureExists(_ link: LinkDescription) async throws(BridgeError) -> Bool {
+        let names = try CaptureNames(link)
+        let session = try session()
+        if try SlotState.read(names.slot, session) != nil { return true }
+        return try Publication(name: names.publication, session: session).read() != nil
+    }
+
     package func prepareCapture(
         _ link: LinkDescription, replacingLeftovers: Bool
     ) async throws(BridgeError) -> CaptureOrigin {

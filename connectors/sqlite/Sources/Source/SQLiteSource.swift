@@ -95,6 +95,13 @@ package actor SQLiteSource: SourceConnector {
         return try SourcePreflight(link: link, path: resolvedPath).findings(connection.database)
     }
 
+    package func captureExists(_ link: LinkDescription) async throws(BridgeError) -> Bool {
+        let names = CaptureNames(link)
+        let connection = try open()
+        if try CaptureState.exists(names.log, connection.database) { return true }
+        return try CaptureState.exists(names.state, connection.database)
+    }
+
     package func prepareCapture(
         _ link: LinkDescription, replacingLeftovers: Bool
     ) async throws(BridgeError) -> CaptureOrigin {
