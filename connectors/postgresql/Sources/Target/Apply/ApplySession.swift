@@ -3,10 +3,11 @@ import BridgeCore
 /// The applier's work on its connection: which transaction is open, what has been staged, which statements are prepared.
 /// Lives on the thread of ``PostgresApplier``.
 ///
-/// A batch is cut into *runs* at truncates and at changes of a relation. A run is applied in one of three ways:
-/// - set-wise, by the net effect on each key (``SetwiseApply``);
-/// - change by change in source order (``ExactApply``), where the net effect cannot be told or the server refused it;
-/// - for sources that state how keys end, by emptying all touched keys first (``SetwiseApply``, replacing).
+/// A batch is cut into *runs* at truncates and at changes of a relation. Each table of a run is applied in one of three
+/// ways:
+/// - set-wise, by the net effect on each key;
+/// - change by change in source order, where the net effect cannot be told or the server refused it;
+/// - for sources that state how keys end, set-wise with all touched keys emptied first, where the server refused it.
 final class ApplySession {
     let link: LinkDescription
     let connection: PostgresConnection
@@ -27,6 +28,8 @@ final class ApplySession {
 
     /// The source transaction that the walk is in, kept across batches that cut one.
     var transaction = Position.zero
+    /// The table whose statement the server refused last; nil if that cannot be told.
+    var refusedPlan: RelationPlan?
     /// Where in the batch which transaction begins.
     var transactionStarts: [(offset: Int, position: Position)] = []
 
@@ -104,7 +107,7 @@ final class ApplySession {
                 }
                 guard let effects, transaction >= resumedAt else { continue }
                 run.rows += 1
-                if run.isSetwise { run.isSetwise = try effects.note(change, in: bytes) }
+                try effects.note(change, in: bytes)
             case .begin:
                 transaction = try record.transactionStart().position
                 transactionStarts.append((record.offset, transaction))
@@ -138,22 +141,36 @@ final class ApplySession {
         run.begin(at: offset)
     }
 
-    /// Applies a run inside the open transaction, in the fastest way that is right.
+    /// Applies a run inside the open transaction, each table in the fastest way that is right. Tables do not depend on
+    /// each other: in the replica role neither foreign keys nor ordinary triggers look from one to another.
     private func apply(_ run: Run) throws(BridgeError) {
-        guard run.isSetwise else {
-            try applyExactly(run)
-            return
+        // Each refusal moves a table to a slower way; after a few all that are left go there.
+        var refusals = 0
+        while run.tables.contains(where: { !$0.effects.needsExactOrder }) {
+            do throws(BridgeError) {
+                try applySetwise(run)
+                break
+            } catch {
+                guard Self.isUndecided(error), !connection.isBroken, hasSavepoint, refusals <= run.tables.count + 4 else {
+                    throw error
+                }
+                try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
+                hasSavepoint = false
+                refusals += 1
+                try slowDown(run, all: refusals > 3, error)
+            }
         }
-        do throws(BridgeError) {
-            try applySetwise(run, replacing: false)
-        } catch {
-            guard Self.isUndecided(error), !connection.isBroken, hasSavepoint else { throw error }
-            try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
-            hasSavepoint = false
-            if run.isStateOnly {
-                try applySetwise(run, replacing: true)
+        if run.tables.contains(where: { $0.effects.needsExactOrder }) { try applyExactly(run) }
+    }
+
+    /// Chooses the slower way for the table that the server refused.
+    private func slowDown(_ run: Run, all: Bool, _ error: BridgeError) throws(BridgeError) {
+        for (plan, effects) in run.tables where all || refusedPlan == nil || plan === refusedPlan {
+            if effects.isStateOnly {
+                if effects.needsReplacing, plan === refusedPlan { throw error }
+                effects.needsReplacing = true
             } else {
-                try applyExactly(run)
+                effects.needsExactOrder = true
             }
         }
     }
@@ -263,7 +280,12 @@ final class ApplySession {
 
     /// The source transaction that the record at an offset of the batch belongs to.
     func position(at offset: Int) -> Position {
-        transactionStarts.last { $0.offset <= offset }?.position ?? transaction
+        var (low, high) = (0, transactionStarts.count)
+        while low < high {
+            let middle = (low + high) / 2
+            if transactionStarts[middle].offset <= offset { low = middle + 1 } else { high = middle }
+        }
+        return low == 0 ? transaction : transactionStarts[low - 1].position
     }
 
     /// The error with table and source position, by the names that the operator knows.
@@ -287,8 +309,6 @@ struct Run {
     var start: Int
     var end = 0
     var rows = 0
-    /// Whether the net effect is known so far.
-    var isSetwise = true
     /// Whether nothing but this run is in the batch, which ends with a checkpoint.
     var isWholeBatch = false
     private(set) var tables: [(plan: RelationPlan, effects: RelationEffects)] = []
@@ -297,8 +317,6 @@ struct Run {
         self.bytes = bytes
         self.start = start
     }
-
-    var isStateOnly: Bool { tables.contains { $0.effects.isStateOnly } }
 
     mutating func effects(of plan: RelationPlan) -> RelationEffects {
         if let known = tables.first(where: { $0.plan === plan }) { return known.effects }
@@ -310,7 +328,6 @@ struct Run {
     mutating func begin(at offset: Int) {
         start = offset
         rows = 0
-        isSetwise = true
         tables.removeAll()
     }
 }

@@ -17,9 +17,11 @@ extension ApplySession {
         case checkpoint
     }
 
+    /// Applies the changes of those tables of the run that need the exact order.
     func applyExactly(_ run: Run) throws(BridgeError) {
-        let begin = beginStatements()
-        if !begin.isEmpty { try connection.execute(begin.joined(separator: "; ")) }
+        let exact = Set(run.tables.filter { $0.effects.needsExactOrder }.map { $0.plan.number })
+        let begin = beginStatements() + ["SET LOCAL enable_seqscan = off"]
+        try connection.execute(begin.joined(separator: "; "))
         if prepared.isFull {
             try connection.execute("DEALLOCATE ALL")
             prepared.forgetAll()
@@ -29,7 +31,7 @@ extension ApplySession {
         defer { connection.leavePipeline() }
         var cursor = RecordCursor(run.bytes, offset: run.start)
         while cursor.offset < run.end, let record = try cursor.next() {
-            guard let (change, plan) = try rowChange(record) else { continue }
+            guard let (change, plan) = try rowChange(record), exact.contains(plan.number) else { continue }
             try send(change, plan, offset: record.offset, isChecked: false, &pipeline)
             if pipeline.bytes >= Self.pipelineBytes || pipeline.sent.count >= Self.pipelineStatements {
                 try drain(&pipeline)

@@ -34,9 +34,14 @@ actor PostgresApplier: ChangeApplier {
     /// Every set-wise statement joins a batch of known size with a table of any size by its key. A nested loop over the
     /// key's index costs by the batch alone; the planner, which knows nothing of a staging table just filled, would else
     /// read the whole target for a hash join now and then.
+    ///
+    /// Statements for single rows are prepared, and a plan made while the table was empty would read it from end to end
+    /// for each row of a long transaction that fills it. Set-wise statements, which are planned each time and must read
+    /// their staging table, switch that back for themselves.
     private static let settings = """
-        SET enable_hashjoin = off; SET enable_mergejoin = off; SET random_page_cost = 1.0; SET jit = off; \
-        SET max_parallel_workers_per_gather = 0; SET temp_buffers = '32MB'; SET work_mem = '32MB'; SET synchronous_commit = on
+        SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_seqscan = off; SET random_page_cost = 1.0; \
+        SET jit = off; SET max_parallel_workers_per_gather = 0; SET temp_buffers = '32MB'; SET work_mem = '32MB'; \
+        SET synchronous_commit = on
         """
 
     func apply(_ batch: ChangeBatch) throws(BridgeError) {
@@ -71,7 +76,7 @@ enum ReplicaSession {
     }
 
     /// How long to wait for an earlier applier's server process to notice that its client is gone.
-    private static let patience = Duration.seconds(15)
+    private static let patience = Duration.seconds(10)
 
     /// Takes the link's lock for the session.
     static func lock(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {

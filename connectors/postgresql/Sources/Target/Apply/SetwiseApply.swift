@@ -52,23 +52,25 @@ extension ApplySession {
         var staged: Int64 { deletes + updates.reduce(0, +) + removes + upserts }
     }
 
-    /// - Parameter replacing: for sources that state how keys end: all touched keys are removed before any is written,
-    ///   and with them every row that holds a unique value which one of them takes.
+    /// Applies all tables of the run but those that need the exact order.
     ///
-    ///   That is sound because such a source states the rows of one consistent picture. Two rows of the picture never
-    ///   hold the same unique value; so a row on the target that is in the way, and was not touched in this run, is in
-    ///   another state on the source, and its own record follows before the transaction is committed.
-    func applySetwise(_ run: Run, replacing: Bool) throws(BridgeError) {
+    /// Where the server has refused a table's upserts, all its touched keys are removed before any is written, and with
+    /// them every row that holds a unique value which one of them takes. That is sound because only sources that state
+    /// the rows of one consistent picture write upserts. Two rows of the picture never hold the same unique value; so a
+    /// row on the target that is in the way, and was not touched in this run, is in another state on the source, and its
+    /// own record follows before the transaction is committed.
+    func applySetwise(_ run: Run) throws(BridgeError) {
         var script = Script()
         for statement in beginStatements() { script.add(statement) }
         let dirty = plans.values.filter(\.isStageDirty).map { $0.statements.stage }
         if !dirty.isEmpty { script.add("TRUNCATE \(dirty.joined(separator: ", "))") }
-        let tables = run.tables.map { ($0.plan, $0.effects, Counts($0.effects)) }
+        let tables = run.tables.filter { !$0.effects.needsExactOrder }.map { ($0.plan, $0.effects, Counts($0.effects)) }
         for (plan, _, counts) in tables where counts.staged > 0 && !plan.hasStage {
             script.add(plan.statements.createStage)
         }
+        script.add("SET LOCAL enable_seqscan = on")
         script.add("SAVEPOINT bridge")
-        for (plan, effects, counts) in tables { add(plan, effects, counts, replacing: replacing, to: &script) }
+        for (plan, effects, counts) in tables { add(plan, effects, counts, to: &script) }
         for plan in plans.values { plan.isStageDirty = false }
         for (plan, _, counts) in tables where counts.staged > 0 {
             plan.hasStage = true
@@ -79,7 +81,7 @@ extension ApplySession {
     }
 
     private func add(
-        _ plan: RelationPlan, _ effects: RelationEffects, _ counts: Counts, replacing: Bool, to script: inout Script
+        _ plan: RelationPlan, _ effects: RelationEffects, _ counts: Counts, to script: inout Script
     ) {
         let statements = plan.statements
         if counts.staged > 0 { script.add(statements.copyToStage, .stage(plan, effects)) }
@@ -89,7 +91,7 @@ extension ApplySession {
                 statements.updateStaged(group: group + 1, leftOut: effects.groups[group]), .counted(plan, count))
         }
         if counts.inserts > 0 { script.add(statements.copyToTable, .insert(plan, effects, counts.inserts)) }
-        if replacing {
+        if effects.needsReplacing {
             if counts.removes + counts.upserts > 0 { script.add(statements.deleteAllStaged) }
             guard counts.upserts > 0 else { return }
             for index in plan.table.uniqueIndexes where !index.isPrimary {
@@ -108,6 +110,7 @@ extension ApplySession {
         try connection.checkInterrupt()
         guard PQsendQuery(connection.raw, script.sql) == 1 else { throw connection.connectionError(during: "applying") }
         var failure: BridgeError?
+        refusedPlan = nil
         var step = 0
         var cancelledAt: ContinuousClock.Instant?
         while let result = try connection.nextResult(&cancelledAt, during: "applying changes") {
@@ -119,6 +122,7 @@ extension ApplySession {
                     if failure == nil { try stream(current, run) }
                     try connection.finishStream(nil)
                 } catch {
+                    if failure == nil { refusedPlan = Self.plan(current) }
                     failure = failure ?? error
                     if connection.isBroken { throw error }
                     try connection.finishStream("the rows cannot be written")
@@ -128,11 +132,13 @@ extension ApplySession {
                 step += 1
                 guard failure == nil, let (plan, expected) = Self.expectation(current), result.affectedRows != expected
                 else { continue }
+                refusedPlan = plan
                 failure = BridgeError(
                     .conflict, "the target does not have the rows that the source changed",
                     context: [.init(.table, plan.table.name.description)])
             default:
                 let error = connection.error(in: result, wasCancelled: cancelledAt != nil, during: "applying changes")
+                if failure == nil { refusedPlan = Self.plan(current) }
                 failure = failure ?? locate(error, Self.plan(current), run.lastPosition(self))
             }
         }

@@ -2,8 +2,8 @@ import BridgeCore
 
 /// What a run of changes does to one table, as the net effect on each key.
 ///
-/// Changes are noted in source order. Whatever cannot be told as "these rows go, these change, these come" makes
-/// ``note(_:imageOffset:)`` answer false; the whole run is then applied change by change in source order.
+/// Changes are noted in source order. Whatever cannot be told as "these rows go, these change, these come" sets
+/// ``needsExactOrder``; the table's changes are then applied one by one in source order.
 final class RelationEffects {
     /// How the relation's rows can be told apart.
     struct Layout: Hashable, Sendable {
@@ -25,6 +25,10 @@ final class RelationEffects {
     private(set) var groups: [[UInt64]]
     /// The rows are stated by upserts and removes.
     private(set) var isStateOnly = false
+    /// The net effect cannot be told, or the server refused it: the table's changes are applied in source order.
+    var needsExactOrder = false
+    /// The server refused upserts: all touched keys are removed before any is written.
+    var needsReplacing = false
 
     private let maximumGroups = 1_000
 
@@ -41,13 +45,20 @@ final class RelationEffects {
         merged.removeAll(retaining: 1 << 20)
         groups.removeSubrange(1...)
         isStateOnly = false
+        needsExactOrder = false
+        needsReplacing = false
     }
 
-    /// Notes the next change.
-    /// - Parameters:
-    ///   - batch: the bytes that the change was read from.
+    /// Notes the next change, unless the net effect could not be told already.
+    /// - Parameter batch: the bytes that the change was read from.
+    @inline(__always)
+    func note(_ change: RowChange, in batch: UnsafeRawBufferPointer) throws(BridgeError) {
+        guard !needsExactOrder else { return }
+        needsExactOrder = try !isNoted(change, in: batch)
+    }
+
     /// - Returns: false if the net effect cannot be told.
-    func note(_ change: RowChange, in batch: UnsafeRawBufferPointer) throws(BridgeError) -> Bool {
+    private func isNoted(_ change: RowChange, in batch: UnsafeRawBufferPointer) throws(BridgeError) -> Bool {
         for image in [change.old, change.new] {
             if let image, image.columnCount != layout.columnCount { throw Self.malformed() }
         }
