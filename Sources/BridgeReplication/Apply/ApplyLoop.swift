@@ -22,21 +22,9 @@ struct ApplyLoop: Sendable {
 
     /// Applies until told to stop. Lost connections are made anew, from the checkpoint that the target then has.
     func run() async throws(BridgeError) {
-        var backoff = Backoff(patience: configuration.patience)
-        while !stop.isRequested {
-            do throws(BridgeError) {
-                try await apply(&backoff)
-                return
-            } catch {
-                let delay = try backoff.delay(after: error)
-                logger.warning("applying was interrupted and continues in \(delay): \(error)")
-                board.update {
-                    $0.reconnects += 1
-                    $0.trouble = "target: \(error)"
-                }
-                await stop.sleep(delay)
-            }
-        }
+        try await Retrying(
+            work: "applying", patience: configuration.patience, board: board, stop: stop, logger: logger
+        ).run { (backoff) async throws(BridgeError) in try await apply(&backoff) }
     }
 
     private func apply(_ backoff: inout Backoff) async throws(BridgeError) {

@@ -24,21 +24,8 @@ struct CaptureLoop: Sendable {
 
     /// Captures until told to stop. Lost connections are made anew.
     func run() async throws(BridgeError) {
-        var backoff = Backoff(patience: patience)
-        while !stop.isRequested {
-            do throws(BridgeError) {
-                try await capture(&backoff)
-                return
-            } catch {
-                let delay = try backoff.delay(after: error)
-                logger.warning("capture was interrupted and continues in \(delay): \(error)")
-                board.update {
-                    $0.reconnects += 1
-                    $0.trouble = "source: \(error)"
-                }
-                await stop.sleep(delay)
-            }
-        }
+        try await Retrying(work: "capture", patience: patience, board: board, stop: stop, logger: logger)
+            .run { (backoff) async throws(BridgeError) in try await capture(&backoff) }
     }
 
     private func capture(_ backoff: inout Backoff) async throws(BridgeError) {

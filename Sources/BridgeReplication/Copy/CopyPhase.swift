@@ -22,23 +22,13 @@ struct CopyPhase: Sendable {
 
     /// Copies what is left, then moves the link to `syncing`. Returns early when a stop is requested.
     func run() async throws(BridgeError) {
-        var backoff = Backoff(patience: configuration.patience)
-        while !stop.isRequested {
-            do throws(BridgeError) {
-                guard try await copyRemaining(&backoff) else { return }
-                try Failpoint.copyFinished.hit()
-                try await target.finishCopy(link)
-                board.update { $0.phase = .syncing }
-                return
-            } catch {
-                let delay = try backoff.delay(after: error)
-                logger.warning("the copy was interrupted and continues in \(delay): \(error)")
-                board.update {
-                    $0.reconnects += 1
-                    $0.trouble = "copy: \(error)"
-                }
-                await stop.sleep(delay)
-            }
+        try await Retrying(
+            work: "the copy", patience: configuration.patience, board: board, stop: stop, logger: logger
+        ).run { (backoff) async throws(BridgeError) in
+            guard try await copyRemaining(&backoff) else { return }
+            try Failpoint.copyFinished.hit()
+            try await target.finishCopy(link)
+            board.update { $0.phase = .syncing }
         }
     }
 

@@ -1,4 +1,5 @@
 import BridgeCore
+import Logging
 
 /// Growing, jittered delays between attempts, so that many clients of a server that comes back do not come at once.
 struct Backoff: Sendable {
@@ -25,5 +26,35 @@ struct Backoff: Sendable {
     mutating func reset() {
         attempt = 0
         failingSince = nil
+    }
+}
+
+/// Takes a stage's work up again after errors that can pass by themselves, until a stop is requested.
+struct Retrying: Sendable {
+    /// What is interrupted, for people: `capture`, `the copy`.
+    let work: String
+    let patience: Duration?
+    let board: ProgressBoard
+    let stop: StopSignal
+    let logger: Logger
+
+    /// - Parameter body: the work; it resets the backoff whenever it gets on. When it returns, the stage is over.
+    /// - Throws: an error that cannot pass, or that has lasted too long.
+    func run(_ body: (inout Backoff) async throws(BridgeError) -> Void) async throws(BridgeError) {
+        var backoff = Backoff(patience: patience)
+        while !stop.isRequested {
+            do throws(BridgeError) {
+                try await body(&backoff)
+                return
+            } catch {
+                let delay = try backoff.delay(after: error)
+                logger.warning("\(work) was interrupted and continues in \(delay): \(error)")
+                board.update {
+                    $0.reconnects += 1
+                    $0.trouble = "\(work): \(error)"
+                }
+                await stop.sleep(delay)
+            }
+        }
     }
 }
