@@ -8,16 +8,24 @@ import Testing
 
 /// S1. Random histories, captured in random pieces into records, replayed into dictionaries, and compared with the tables.
 ///
-/// `BRIDGE_FUZZ_SEEDS` sets how many seeds a schema is run with, `BRIDGE_FUZZ_SEED` a single one to look at.
+/// `BRIDGE_FUZZ_SEEDS` sets how many seeds a schema is run with, `BRIDGE_FUZZ_SEED` one, or a range like
+/// `401-428`: histories of a block of fifty run one after the other in one database. `BRIDGE_FUZZ_SCHEMA` is
+/// part of the name of those schemas that are run.
 @Suite("S1 differential fuzz of capture")
 struct CaptureFuzzTests {
     static let seeds: ClosedRange<UInt64> = {
         let environment = ProcessInfo.processInfo.environment
-        if let single = environment["BRIDGE_FUZZ_SEED"].flatMap({ UInt64($0) }) { return single...single }
+        let range = environment["BRIDGE_FUZZ_SEED"]?.split(separator: "-").compactMap { UInt64($0) } ?? []
+        if let first = range.first, let last = range.last, first <= last { return first...last }
         return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 150)
     }()
 
-    @Test("S1 random histories arrive without divergence", arguments: FuzzSchema.all)
+    static let schemas: [FuzzSchema] = {
+        let wanted = ProcessInfo.processInfo.environment["BRIDGE_FUZZ_SCHEMA"] ?? ""
+        return FuzzSchema.all.filter { wanted.isEmpty || $0.name.contains(wanted) }
+    }()
+
+    @Test("S1 random histories arrive without divergence", arguments: schemas)
     func divergences(_ schema: FuzzSchema) throws {
         var found: [String] = []
         var statements = 0
@@ -168,7 +176,7 @@ struct FuzzHistory {
             }
             source = "VALUES \(rows.joined(separator: ", "))"
         }
-        if random.chance(20) {
+        if !table.conflictTargets.isEmpty, random.chance(20) {
             let target = random.pick(table.conflictTargets)
             let action = target.isEmpty || random.chance(25) ? "NOTHING" : "UPDATE SET \(assignments(table, isUpsert: true))"
             let verb = random.chance(20) ? "INSERT OR REPLACE" : "INSERT"

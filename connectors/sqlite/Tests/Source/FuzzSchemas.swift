@@ -140,9 +140,10 @@ extension FuzzSchema {
                                c INT NOT NULL ON CONFLICT REPLACE DEFAULT 1, d UNIQUE ON CONFLICT IGNORE, UNIQUE(c) ON CONFLICT REPLACE)
                 """,
             tables: [
+                // No upserts: SQLite 3.40.1, without any trigger, damages the indexes of such a table by one on b whose
+                // key meets ON CONFLICT REPLACE.
                 .init(
-                    name: "t", columns: [("a", integers), ("b", small), ("c", integers), ("d", integers)],
-                    conflictTargets: ["(a)", "(b)", ""])
+                    name: "t", columns: [("a", integers), ("b", small), ("c", integers), ("d", integers)], conflictTargets: [])
             ]),
         FuzzSchema(
             name: "strict and any",
