@@ -123,7 +123,7 @@ class Bench:
         source, target, command, log, config = self.configured()
         end = psql(source, "SELECT pg_current_wal_insert_lsn()")
         lock = subprocess.Popen(["psql", "-qXAt", target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        lock.stdin.write("BEGIN; LOCK TABLE pgbench_branches, pgbench_accounts, pgbench_tellers, pgbench_history; SELECT 1;\n")
+        lock.stdin.write("BEGIN; LOCK TABLE pgbench_branches, pgbench_accounts, pgbench_tellers, pgbench_history IN EXCLUSIVE MODE; SELECT 1;\n")
         lock.stdin.flush()
         lock.stdout.readline()
         began = time.monotonic()
