@@ -15,7 +15,8 @@ struct BinaryRows: Sendable {
         guard BinaryValue(column.type) == .text || BinaryValue(column.type) == .timestampText else { return name }
         // format('%s') runs the type's output function, which is what the change stream has; a cast to text differs
         // from it for some types, such as inet.
-        return "CASE WHEN \(name) IS NOT NULL THEN format('%s', \(name)) END"
+        // IS NOT NULL is false for a composite value with a field that is NULL.
+        return "CASE WHEN \(name) IS DISTINCT FROM NULL THEN format('%s', \(name)) END"
     }
 
     /// Takes one message.

@@ -193,6 +193,103 @@ import Testing
         #expect(stream.takeChanges() == ["insert t (3|3)", "delete t key(3|3)", "insert t (3|13)"])
         await stream.session.close()
     }
+
+    @Test("P20 a table that was rewritten after the snapshot is not copied from it, where it would be empty")
+    func rewritten() async throws {
+        let partitioned = ["same_parts", "type_parts", "truncated_parts", "detached_parts", "attached_parts"]
+        let plain = ["same", "parent", "added", "typed", "truncated", "clustered", "replaced"]
+        var script = ""
+        for table in plain {
+            script += "CREATE TABLE \(table)(id int PRIMARY KEY, v int); INSERT INTO \(table) VALUES (1, 1), (2, 11);"
+        }
+        for table in partitioned {
+            script += """
+                CREATE TABLE \(table)(id int PRIMARY KEY, v int) PARTITION BY RANGE (id);
+                CREATE TABLE \(table)_1 PARTITION OF \(table) FOR VALUES FROM (0) TO (2);
+                CREATE TABLE \(table)_2 PARTITION OF \(table) FOR VALUES FROM (2) TO (4) PARTITION BY RANGE (id);
+                CREATE TABLE \(table)_3 PARTITION OF \(table)_2 FOR VALUES FROM (2) TO (4);
+                INSERT INTO \(table) VALUES (1, 1), (2, 11);
+                """
+        }
+        script += "CREATE TABLE child() INHERITS (parent); CREATE TABLE spare(id int PRIMARY KEY, v int)"
+        let tables = plain + partitioned
+        let fixture = try await SourceFixture(script, tables: tables)
+        _ = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        let schemas = try await fixture.source.describeTables(fixture.link.mappings.map(\.source))
+        let snapshot = try await fixture.source.openSnapshot(fixture.link)
+        try await fixture.psql(
+            """
+            UPDATE same SET v = 0; ANALYZE same; UPDATE same_parts SET v = 0; TRUNCATE child;
+            ALTER TABLE same ADD COLUMN w int DEFAULT 1; ALTER TABLE same_parts ADD COLUMN w int DEFAULT 1;
+            ALTER TABLE added ADD COLUMN w float8 DEFAULT random();
+            ALTER TABLE typed ALTER COLUMN v TYPE bigint; TRUNCATE truncated; CLUSTER clustered USING clustered_pkey;
+            DROP TABLE replaced; CREATE TABLE replaced(id int PRIMARY KEY, v int); INSERT INTO replaced VALUES (1, 1);
+            ALTER TABLE type_parts ALTER COLUMN v TYPE bigint; TRUNCATE truncated_parts_3;
+            ALTER TABLE detached_parts_2 DETACH PARTITION detached_parts_3;
+            ALTER TABLE attached_parts ATTACH PARTITION spare FOR VALUES FROM (4) TO (6);
+            """)
+        for (mapping, schema) in zip(fixture.link.mappings, schemas) {
+            #expect(mapping.source.name == schema.name.name)
+            let name = schema.name.name
+            if ["same", "parent", "same_parts"].contains(name) {
+                let reader = try await snapshot.openTable(schema, mapping: mapping, format: .rows)
+                #expect(try await rowsText(reader) == ["i1|i1", "i2|i11"], "\(name)")
+                continue
+            }
+            for format in fixture.source.copyFormats(schema) {
+                let error = try await failure { try await snapshot.openTable(schema, mapping: mapping, format: format) }
+                #expect(error.code == .connectionLost && error.code.retry == .backoff, "\(name): \(error)")
+                #expect(error.context.first { $0.key == .table }?.value == schema.name.description)
+            }
+        }
+        await snapshot.close()
+
+        // A new snapshot shows them.
+        let next = try await fixture.source.openSnapshot(fixture.link)
+        for (mapping, schema) in zip(fixture.link.mappings, schemas) {
+            let name = schema.name.name
+            let expected = ["truncated": [], "replaced": ["i1|i1"], "truncated_parts": ["i1|i1"], "detached_parts": ["i1|i1"]]
+            let reader = try await next.openTable(schema, mapping: mapping, format: .rows)
+            let same = ["i1|i" + (name.hasPrefix("same") ? "0" : "1"), "i2|i" + (name.hasPrefix("same") ? "0" : "11")]
+            #expect(try await rowsText(reader).sorted() == expected[name] ?? same, "\(name)")
+        }
+        await next.close()
+    }
+
+    @Test("P20 the copy of a table that stays locked is serverBusy, and goes on afterwards")
+    func locked() async throws {
+        let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY); INSERT INTO t VALUES (1)", tables: ["t"])
+        _ = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        let table = try #require(try await fixture.source.describeTables([TableName(name: "t")]).first)
+        let snapshot = try await fixture.source.openSnapshot(fixture.link)
+        let session = BlockingSession(fixture.uri)
+        try await session.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        let error = try await failure {
+            try await snapshot.openTable(table, mapping: fixture.link.mappings[0], format: .rows)
+        }
+        #expect(error.code == .serverBusy)
+        #expect(error.context.first { $0.key == .table }?.value == table.name.description)
+        try await session.execute("ROLLBACK")
+        await session.close()
+        let reader = try await snapshot.openTable(table, mapping: fixture.link.mappings[0], format: .rows)
+        #expect(try await rowsText(reader) == ["i1"])
+        await snapshot.close()
+    }
+
+    @Test("P15 a composite value with fields that are NULL is not taken for NULL")
+    func composite() async throws {
+        let fixture = try await SourceFixture(
+            """
+            CREATE TYPE pair AS (a int, b text); CREATE DOMAIN named AS pair; CREATE TABLE t(id int PRIMARY KEY, c pair, d named);
+            INSERT INTO t VALUES (1, (1, NULL), (1, NULL)), (2, (NULL, NULL), (NULL, NULL)), (3, NULL, NULL), (4, (1, 'x'), (1, 'x'))
+            """, tables: ["t"])
+        _ = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        let table = try #require(try await fixture.source.describeTables([TableName(name: "t")]).first)
+        let snapshot = try await fixture.source.openSnapshot(fixture.link)
+        let reader = try await snapshot.openTable(table, mapping: fixture.link.mappings[0], format: .rows)
+        #expect(try await rowsText(reader) == ["i1|s(1,)|s(1,)", "i2|s(,)|s(,)", "i3|NULL|NULL", "i4|s(1,x)|s(1,x)"])
+        await snapshot.close()
+    }
 }
 
 /// Pushes what a reader gives into a COPY, the way a target's loader does.

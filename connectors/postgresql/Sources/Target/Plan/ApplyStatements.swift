@@ -225,7 +225,8 @@ struct ApplyStatements {
     private func matchWhole(_ index: Int, isNull: Bool, _ place: (RowStatement.Parameter) -> String) -> String {
         let column = columns[index]
         let name = "x.\(quoteIdentifier(column.name))"
-        if isNull { return "\(name) IS NULL" }
+        // IS NULL is true for a composite value whose fields are all NULL. Against the bare NULL no `=` is needed.
+        if isNull { return "\(name) IS NOT DISTINCT FROM NULL" }
         let parameter = place(.old(index))
         let sameText = "\(name)::pg_catalog.text = \(parameter)::\(column.target.castName)::pg_catalog.text"
         switch column.target.equality {
