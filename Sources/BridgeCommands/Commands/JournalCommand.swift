@@ -112,7 +112,7 @@ struct JournalCommand: AsyncParsableCommand {
             throw BridgeError(
                 .journalDamaged, "the journal is damaged",
                 context: [.init(.file, first.file), .init(.offset, "\(first.offset)")],
-                hint: "restore the file from a backup, or start the migration again with empty target tables")
+                hint: "restore the file from a backup, or empty the target tables and begin again under a new migration name")
         }
 
         private static func json(_ directory: String, _ problems: [JournalProblem]) -> JSONValue {

@@ -22,7 +22,10 @@ struct RunCommand: BridgeSubcommand {
     func execute(_ context: CommandContext) async throws(BridgeError) -> ExitStatus {
         signal(SIGPIPE, SIG_IGN)
         let migration = try Migration(try context.configuration(), registry: context.registry)
+        let isFirst = !FileManager.default.fileExists(atPath: migration.directory.path)
         try migration.directory.create()
+        var hasBegun = false
+        defer { if isFirst, !hasBegun { migration.directory.removeIfUnused() } }
         let lock = try DirectoryLock(migration.directory)
         defer { withExtendedLifetime(lock) {} }
 
@@ -35,6 +38,7 @@ struct RunCommand: BridgeSubcommand {
         display.finish()
         await migration.close()
         let hasCaughtUp = try outcome.get()
+        hasBegun = true
         if json.isOn { Console.shared.out(session.summary(hasCaughtUp: hasCaughtUp).pretty) }
         guard hasCaughtUp || !untilCaughtUp else {
             throw BridgeError(.interrupted, "stopped before the target had caught up")

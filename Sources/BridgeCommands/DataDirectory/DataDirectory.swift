@@ -20,6 +20,15 @@ package struct DataDirectory: Hashable, Sendable {
         "\(linkDirectory(direction))/journal"
     }
 
+    /// Removes what a start that failed before it had a journal left here.
+    package func removeIfUnused() {
+        let files = FileManager.default
+        guard let names = try? files.contentsOfDirectory(atPath: path),
+            names.allSatisfy({ ["lock", "status.json"].contains($0) })
+        else { return }
+        try? files.removeItem(atPath: path)
+    }
+
     /// Makes the directory, for its owner only: the journal holds the rows of the application.
     /// - Throws: `inputOutput`, `diskFull`.
     package func create() throws(BridgeError) {

@@ -33,6 +33,8 @@ struct CaptureLoop: Sendable {
         let durable = try await journal.sync()
         let session = try await source.openCapture(link, origin: origin, durable: durable.frontier)
         board.update { $0.trouble = nil }
+        board.isCapturing = true
+        defer { board.isCapturing = false }
         logger.info("capture continues", metadata: ["from": "\(source.describe(durable.frontier))"])
         let syncing = SyncRequests()
         let reads = Handoff<Received>()

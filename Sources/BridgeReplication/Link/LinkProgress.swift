@@ -85,6 +85,11 @@ final class ProgressBoard: Sendable {
         var journaledCommit: Position?
         /// Whether a transaction stands in the journal of which the end is still to come.
         var isInsideTransaction = false
+        /// Records in the journal, and those of them that are durable.
+        var writtenRecords: UInt64 = 0
+        var durableRecords: UInt64 = 0
+        /// Whether this run's capture has opened its source.
+        var isCapturing = false
         var appliedFrontier: Position = .zero
         var checkpoint: Position?
         /// Set once the checkpoint has been read; until then nothing counts as applied.
@@ -106,6 +111,12 @@ final class ProgressBoard: Sendable {
 
     /// The position of the last transaction that the target has durably; nil before the first checkpoint was read.
     var durableCheckpoint: Position? { state.withLock { $0.checkpoint } }
+
+    /// Whether capture has proven in this run that its source is the link's.
+    var isCapturing: Bool {
+        get { state.withLock { $0.isCapturing } }
+        set { state.withLock { $0.isCapturing = newValue } }
+    }
 
     /// Whether every transaction that has ended in the journal is on the target.
     var hasAppliedAllCommits: Bool { state.withLock { $0.isApplying && $0.hasAppliedAllCommits } }
@@ -131,6 +142,8 @@ final class ProgressBoard: Sendable {
             if let commit = read.lastCommit { state.progress.capturedCommitTime = commit.commitTime }
             state.journaledCommit = journal.lastCommit?.position
             state.isInsideTransaction = journal.isInsideTransaction
+            state.writtenRecords = journal.records
+            state.settleJournaled()
             state.settleFrontier()
         }
     }
@@ -139,6 +152,8 @@ final class ProgressBoard: Sendable {
         state.withLock { state in
             state.progress.journaled = max(state.progress.journaled, end.frontier)
             state.progress.journalBytes = bytes
+            state.durableRecords = end.records
+            state.settleJournaled()
         }
     }
 
@@ -148,6 +163,7 @@ final class ProgressBoard: Sendable {
             state.progress.captured = end.frontier
             state.progress.journaled = end.frontier
             state.progress.journalBytes = bytes
+            (state.writtenRecords, state.durableRecords) = (end.records, end.records)
             state.progress.capturedCommitTime = end.lastCommit?.commitTime
             state.journaledCommit = end.lastCommit?.position
         }
@@ -185,6 +201,12 @@ final class ProgressBoard: Sendable {
 extension ProgressBoard.State {
     /// When the last transaction of the journal has been applied, the target is as far as capture is, idle stretches
     /// included; otherwise as far as its checkpoint.
+    /// With nothing on its way to the disk, all that was captured is durable, idle stretches included.
+    fileprivate mutating func settleJournaled() {
+        guard durableRecords >= writtenRecords, !isInsideTransaction else { return }
+        progress.journaled = max(progress.journaled, progress.captured)
+    }
+
     fileprivate var hasAppliedAllCommits: Bool { journaledCommit.map { $0 < appliedFrontier } ?? true }
 
     fileprivate mutating func settleFrontier() {

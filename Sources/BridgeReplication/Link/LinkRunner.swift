@@ -66,6 +66,7 @@ package final class LinkRunner: Sendable {
             board.update { $0.phase = before.phase }
             if let origin = before.origin {
                 try checkSelection(origin)
+                try checkJournal(before)
                 return origin
             }
         }
@@ -98,6 +99,15 @@ package final class LinkRunner: Sendable {
         try await target.recordOrigin(link, origin)
         board.update { $0.phase = .copying }
         return origin
+    }
+
+    /// Without its journal a link cannot go on: what stood there, captured and not yet applied, is on no other disk.
+    private func checkJournal(_ state: LinkState) throws(BridgeError) {
+        let hasBegun = state.phase == .syncing || state.tables.values.contains { $0.state == .done }
+        guard hasBegun, !directoryHasFiles(configuration.journalDirectory) else { return }
+        throw BridgeError(
+            .journalMissing, "the target holds this migration's records, but its journal is not there",
+            context: [.init(.migration, link.migration), .init(.file, configuration.journalDirectory)])
     }
 
     // MARK: - What travels
@@ -135,8 +145,10 @@ package final class LinkRunner: Sendable {
         for finding in findings where finding.severity == .warning { logger.warning("\(finding.what); \(finding.why)") }
         let blocking = findings.filter { $0.severity == .blocking }
         guard let first = blocking.first else { return }
-        for finding in blocking.dropFirst() { logger.error("\(finding.what)") }
-        throw first.error
+        guard blocking.count > 1 else { throw first.error }
+        throw BridgeError(
+            first.code, "\(blocking.count) things stand in the way: " + blocking.map(\.what).joined(separator: "; "),
+            hint: "bridge preflight prints each of them with the statement that mends it")
     }
 
     /// A start that could not make its capture leaves nothing behind. What cannot be removed now, because a database is
@@ -238,7 +250,8 @@ package final class LinkRunner: Sendable {
                 let wanted: Position
                 if let goal { wanted = goal } else { wanted = try await source.currentPosition(link) }
                 goal = wanted
-                if board.current.applied >= wanted { return .caughtUp }
+                // What a source says counts only once this run's capture has proven that it is the link's source.
+                if board.isCapturing, board.current.applied >= wanted { return .caughtUp }
                 await stopSignal.sleep(.milliseconds(20))
             } catch {
                 do throws(BridgeError) { await stopSignal.sleep(try backoff.delay(after: error)) } catch {

@@ -47,7 +47,7 @@ struct CaptureVerification {
             throw BridgeError(
                 .slotForeign, "the replication slot was made anew or advanced by somebody else; changes are lost",
                 context: [slot, .init(.detail, detail)],
-                hint: "empty the target tables, remove the data directory and start the migration again")
+                hint: "empty the target tables and begin again under a new migration name, with a new data_dir")
         }
         return confirmed
     }
@@ -74,6 +74,6 @@ struct CaptureVerification {
         BridgeError(
             .captureBroken, message,
             context: [.init(.detail, "publication \(names.publication)")] + (table.map { [.init(.table, $0.description)] } ?? []),
-            hint: "changes may be missing: empty the target tables, remove the data directory and start the migration again")
+            hint: "changes may be missing: empty the target tables and begin again under a new migration name, with a new data_dir")
     }
 }

@@ -222,7 +222,7 @@ struct CaptureInstaller {
     private func broken(_ table: String, _ what: String) -> BridgeError {
         BridgeError(
             .captureBroken, what, context: [.init(.table, table)],
-            hint: "the table must be copied again: start the migration again with empty target tables")
+            hint: "the table must be copied again: empty the target tables and begin again under a new migration name")
     }
 
     /// Whether two statements are the same words. RENAME edits names in place, and keeps spaces or not.

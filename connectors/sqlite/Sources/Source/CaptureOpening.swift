@@ -85,8 +85,8 @@ struct CaptureOpening {
                     .init(.position, CaptureState.describe(Position(commit: UInt64(clamping: durable)))),
                 ],
                 hint: """
-                    restore the data directory that belongs to this migration, or start the migration again with empty \
-                    target tables
+                    restore the data directory that belongs to this migration, or empty the target tables and begin \
+                    again under a new migration name
                     """)
         }
         let row = try database.prepare("SELECT 1 FROM main.\(quoteIdentifier(names.log)) WHERE seq = ?1")

@@ -344,8 +344,8 @@ extension CaptureState {
             .sourceReplaced, "the source went back in time: its change log lacks changes that were taken from it already",
             context: [.init(.file, path), .init(.slot, names.log)],
             hint: """
-                the file was restored from a backup, or lost commits in a power failure: start the migration again with \
-                empty target tables
+                the file was restored from a backup, or lost commits in a power failure: empty the target tables and \
+                begin again under a new migration name
                 """)
     }
 }

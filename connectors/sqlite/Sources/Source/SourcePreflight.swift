@@ -85,6 +85,16 @@ struct SourcePreflight {
                     mend: ["leave it out of the migration, and make it anew on the target"], table: name)
             ]
         }
+        // In a trigger these words stand for the row that is changed, and no quoting tells them from a table.
+        guard !["old", "new"].contains(exact.lowercased()) else {
+            return [
+                Finding(
+                    .blocking, .sourceUnsupported, what: "\(name) has a name that triggers use for the row that is changed",
+                    why: "changes that REPLACE makes to other rows could not be captured",
+                    mend: ["ALTER TABLE \(quoteIdentifier(exact)) RENAME TO ..., or leave it out of the migration"],
+                    table: name)
+            ]
+        }
         guard !table.key.isEmpty else {
             return [
                 Finding(

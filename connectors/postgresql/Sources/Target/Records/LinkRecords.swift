@@ -235,7 +235,7 @@ enum LinkRecords {
     static func missing(_ link: LinkDescription) -> BridgeError {
         BridgeError(
             .checkpointForeign, "the target's records of this migration are gone", context: [.init(.migration, link.name)],
-            hint: "restore the schema _bridge on the target, or start the migration again with empty target tables")
+            hint: "restore the schema _bridge on the target, or empty the target tables and begin again under a new migration name")
     }
 
     private static func damaged(_ link: LinkDescription) -> BridgeError {
