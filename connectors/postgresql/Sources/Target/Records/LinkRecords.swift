@@ -203,9 +203,22 @@ enum LinkRecords {
                 during: action)
             if others.isEmpty { try connection.execute("DROP SCHEMA _bridge", during: action) }
         }
-        _ = try connection.query(
-            "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1", [link.identifier],
-            during: "removing the link's replication origin")
+        try removeOrigin(link, connection)
+    }
+
+    /// A server process that has just lost its applier holds the origin for a moment longer.
+    private static func removeOrigin(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
+        let deadline = ContinuousClock.now + .seconds(15)
+        while true {
+            do throws(BridgeError) {
+                _ = try connection.query(
+                    "SELECT pg_replication_origin_drop(roname) FROM pg_replication_origin WHERE roname = $1",
+                    [link.identifier], during: "removing the link's replication origin")
+                return
+            } catch where error.sqlState == "55006" && ContinuousClock.now < deadline {
+                try connection.execute("SELECT pg_sleep(0.02)")
+            }
+        }
     }
 
     // MARK: Checkpoint
