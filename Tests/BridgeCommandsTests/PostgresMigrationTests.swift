@@ -165,3 +165,65 @@ struct PostgresMigrationTests {
                 "SELECT (SELECT count(*) FROM pg_publication) + (SELECT count(*) FROM pg_replication_slots)") == "0")
     }
 }
+
+@Suite("Stopping a run that a database holds up")
+struct HeldStopTests {
+    /// A run into PostgreSQL whose applier waits for a lock that a psql holds.
+    private func held(_ body: (ChildProcess) async throws -> Void) async throws {
+        let cluster = try PostgresCluster.shared
+        let folder = try TemporaryDirectory(prefix: "held")
+        let uri = try await cluster.makeDatabase("held")
+        try await cluster.psql(uri, "CREATE TABLE users (id bigint PRIMARY KEY)")
+        let source = folder.path("old.db")
+        try await ChildProcess.run(
+            ["sqlite3", source], input: "PRAGMA journal_mode = WAL; CREATE TABLE users (id INTEGER PRIMARY KEY);")
+        try folder.write(
+            "bridge.yaml",
+            """
+            migration: held
+            source: sqlite:old.db
+            target: \(YAMLText.scalar(uri))
+            services: { app: { tables: [users] } }
+
+            """)
+        let run = try Executable.start(["run"], in: folder)
+        try await waitUntil(deadline: .seconds(120), "the run syncs") {
+            RunReport.read(from: DataDirectory(folder.path("bridge-data")))?.activity == "streaming"
+        }
+        let lock = try ChildProcess(
+            [cluster.program("psql"), "-qXAt", "-d", uri], input: "BEGIN; LOCK TABLE users; SELECT pg_sleep(600);")
+        let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND granted"
+        try await waitUntil { try await cluster.psql(uri, waiting + " AND mode = 'AccessExclusiveLock'") == "1" }
+        try await ChildProcess.run(["sqlite3", "-cmd", ".timeout 10000", source], input: "INSERT INTO users VALUES (1);")
+        try await waitUntil {
+            try await cluster.psql(uri, "SELECT count(*) FROM pg_locks WHERE relation = 'users'::regclass AND NOT granted") == "1"
+        }
+        try await body(run)
+        lock.send(signal: SIGKILL)
+        _ = await lock.wait()
+        try await cluster.psql(
+            uri, "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()")
+        #expect(try await Executable.run(["run", "--until-caught-up"], in: folder).status == 0)
+        #expect(try await cluster.psql(uri, "SELECT count(*) FROM users") == "1")
+    }
+
+    @Test("R4 a second signal ends a run at once with 130, and the next run loses nothing")
+    func secondSignal() async throws {
+        try await held { run in
+            run.send(signal: SIGTERM)
+            try await waitUntil { run.errorsSoFar.contains("a second signal stops at once") }
+            run.send(signal: SIGTERM)
+            #expect(await run.wait().status == 130)
+        }
+    }
+
+    @Test("R4 one SIGTERM ends a run with 0 although the target does not answer, and the next run loses nothing")
+    func oneSignal() async throws {
+        try await held { run in
+            run.send(signal: SIGTERM)
+            let outcome = await run.wait()
+            #expect(outcome.status == 0)
+            #expect(outcome.errors.contains("a database does not answer"))
+        }
+    }
+}

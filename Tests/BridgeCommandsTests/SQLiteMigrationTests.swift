@@ -37,6 +37,7 @@ private let shop = """
     CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE);
     CREATE TABLE orders (user_id INTEGER NOT NULL, number INTEGER NOT NULL, total REAL, PRIMARY KEY (user_id, number));
     CREATE TABLE log (line TEXT);
+    CREATE TABLE "New" (id INTEGER PRIMARY KEY);
     INSERT INTO users SELECT value, 'u' || value || '@example.com' FROM generate_series(1, 2000);
     INSERT INTO orders SELECT value % 100, value, value / 3.0 FROM generate_series(1, 3000);
     """
@@ -128,6 +129,8 @@ struct SQLiteMigrationTests {
         arguments: [
             (["run"], "tables: [usres]", 78, "write 'users' under services"),
             (["run"], "tables: [log]", 78, "primary key"),
+            (["run"], "tables: [New]", 78, "ALTER TABLE \"New\" RENAME TO"),
+            (["run"], "tables: [New, log]", 78, "bridge preflight prints each"),
             (["run"], "tables: [users]", 78, "bridge schema apply"),
             (["run"], "tables: [{from: users, columns: [id, mail]}]", 78, "write 'email' in 'columns'"),
             (["run"], "tables: [users]\nreplication: { on_conflict: skip }", 78, "on_conflict: stop"),
@@ -145,6 +148,7 @@ struct SQLiteMigrationTests {
         #expect(outcome.errors.contains(hint), "\(outcome.errors)")
         let left = try await place.sql("old.db", "SELECT name FROM sqlite_master WHERE name LIKE '\\_b%' ESCAPE '\\'")
         #expect(left == "")
+        #expect(!place.files.contains("bridge-data"))
         let leftOnTarget = try await place.sql("new.db", "SELECT count(*) FROM sqlite_master WHERE name <> 'other'")
         #expect(leftOnTarget == "0\n")
     }

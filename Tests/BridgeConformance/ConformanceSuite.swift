@@ -31,10 +31,12 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
-    private func makeRunner(batchBytes: Int = 1 << 20, budget: Int64? = nil) throws -> LinkRunner {
+    private func makeRunner(
+        batchBytes: Int = 1 << 20, budget: Int64? = nil, selecting: LinkDescription? = nil
+    ) throws -> LinkRunner {
         try LinkRunner(
             configuration: LinkConfiguration(
-                link: link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
+                link: selecting ?? link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
                 journalBudget: budget, patience: .seconds(30)),
             source: source.makeSource(), target: target.makeTarget(),
             logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() })
@@ -215,6 +217,57 @@ package struct ConformanceSuite: Sendable {
         #expect([.journalForeign, .targetTableNotEmpty].contains(error?.code))
         #expect(try await makeRunner().run(untilCaughtUp: true))
         try await expectEqual("after a foreign start was refused")
+    }
+
+    /// A name that is taken on the source by something the target knows nothing of is refused before anything is made,
+    /// and what stands there is left alone.
+    package func refusesTakenName() async throws {
+        let other = try source.makeSource()
+        try await other.connect()
+        _ = try await other.prepareCapture(link, replacingLeftovers: false)
+        await other.close()
+        let traces = try await source.traces()
+        #expect(!traces.isEmpty)
+        let error = await #expect(throws: BridgeError.self) { try await makeRunner().run(untilCaughtUp: true) }
+        #expect(error?.code == .slotForeign)
+        #expect(try await source.traces() == traces)
+        #expect(try await target.traces().isEmpty)
+    }
+
+    /// Other tables, columns or filters under a migration that has begun would leave rows out without a word.
+    package func refusesChangedSelection() async throws {
+        try await source.execute(Self.first)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        var (fewer, narrower, filtered) = (link, link, link)
+        fewer.mappings.removeLast()
+        narrower.mappings[0].columns = ["id", "email"]
+        filtered.mappings[0].rowFilter = "id > 2"
+        for changed in [fewer, narrower, filtered] {
+            let error = await #expect(throws: BridgeError.self) {
+                try await makeRunner(selecting: changed).run(untilCaughtUp: true)
+            }
+            #expect(error?.code == .configurationInvalid)
+        }
+        try await source.execute(Self.changes)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after the first selection was restored")
+    }
+
+    /// What was captured and not yet applied is on no other disk: without its journal a link does not go on.
+    package func refusesMissingJournal() async throws {
+        try await source.execute(Self.first)
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        let rows = try await target.rows(.accounts)
+        let (journal, aside) = (folder.path("journal"), folder.path("aside"))
+        try ChildProcess.runBlocking(["mv", journal, aside])
+        try await source.execute(Self.changes)
+        let error = await #expect(throws: BridgeError.self) { try await makeRunner().run(untilCaughtUp: true) }
+        #expect(error?.code == .journalMissing)
+        #expect(try await target.rows(.accounts) == rows)
+        try ChildProcess.runBlocking(["rm", "-rf", journal])
+        try ChildProcess.runBlocking(["mv", aside, journal])
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        try await expectEqual("after the journal came back")
     }
 
     private init(source: SameDatabase, target: SameDatabase, folder: TemporaryDirectory) async throws {

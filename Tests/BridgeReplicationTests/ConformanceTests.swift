@@ -75,4 +75,19 @@ struct ConformanceTests {
     func foreignJournal(_ pair: Pair) async throws {
         try await ConformanceSuite(source: pair.source, target: pair.target).staleJournalIsRefused()
     }
+
+    @Test("P5 R6 a capture's name that is taken is refused, and left alone", arguments: Pair.all)
+    func takenName(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).refusesTakenName()
+    }
+
+    @Test("R6 other tables, columns or filters are refused once the migration has begun", arguments: Pair.all)
+    func changedSelection(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).refusesChangedSelection()
+    }
+
+    @Test("R1 R6 a link whose journal is gone does not go on", arguments: Pair.all)
+    func missingJournal(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).refusesMissingJournal()
+    }
 }
