@@ -87,6 +87,21 @@ struct StatusTests {
         #expect(status.nextSteps.isEmpty)
     }
 
+    @Test("R3 an old report never shows a journal behind what the databases have of it")
+    func order() throws {
+        var status = status()
+        status.report = report()
+        status.runState = .running
+        status.state = LinkState(
+            phase: .syncing, origin: CaptureOrigin(identity: [:], position: .zero),
+            checkpoint: Checkpoint(position: Position(commit: 124), frontier: Position(commit: 125), commitTime: .now))
+        status.health = SourceHealth(current: Position(commit: 130), acknowledged: Position(commit: 127))
+        let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
+        #expect(link["applied_position"] as? String == "seq 125")
+        #expect(link["journaled_position"] as? String == "seq 127")
+        #expect(link["captured_position"] as? String == "seq 127")
+    }
+
     @Test("a run that was killed counts as stopped: its rates are gone, and the target's checkpoint counts")
     func stopped() throws {
         var status = status()

@@ -130,8 +130,17 @@ struct MigrationStatus: Sendable {
         return [state?.checkpoint?.frontier, reported].compactMap { $0 }.max()
     }
 
-    var capturedPosition: Position? { report?.capturedPosition.flatMap { Position(storedForm: $0) } }
-    var journaledPosition: Position? { report?.journaledPosition.flatMap { Position(storedForm: $0) } }
+    var capturedPosition: Position? {
+        let reported = report?.capturedPosition.flatMap { Position(storedForm: $0) }
+        return [reported, journaledPosition].compactMap { $0 }.max()
+    }
+
+    /// The run reports twice a second, the databases answer now. What the source was told and what is applied went
+    /// through the journal, so the later of the three is the nearest to the truth.
+    var journaledPosition: Position? {
+        let reported = report?.journaledPosition.flatMap { Position(storedForm: $0) }
+        return [reported, health?.acknowledged, appliedPosition].compactMap { $0 }.max()
+    }
 
     /// While nothing runs it is an upper bound: the oldest transaction that is missing committed after the last one that
     /// is not, and after the last moment at which the run had nothing left to apply.
