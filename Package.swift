@@ -47,9 +47,13 @@ let package = Package(
             dependencies: ["BridgeCore", "BridgeJournal", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
         .target(
+            name: "BridgeConsistency",
+            dependencies: ["BridgeCore", "BridgeJournal", .product(name: "Logging", package: "swift-log")],
+            swiftSettings: strict),
+        .target(
             name: "BridgeCommands",
             dependencies: [
-                "BridgeCore", "BridgeJournal", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "Yams",
+                "BridgeCore", "BridgeJournal", "BridgeReplication", "BridgeConsistency", "BridgePostgreSQL", "BridgeSQLite", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -79,6 +83,12 @@ let package = Package(
             name: "BridgeReplicationTests",
             dependencies: [
                 "BridgeConformance", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ], swiftSettings: strict),
+        .testTarget(
+            name: "BridgeConsistencyTests",
+            dependencies: [
+                "BridgeConsistency", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(

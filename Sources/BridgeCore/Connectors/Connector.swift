@@ -19,6 +19,11 @@ package protocol Connector: Sendable {
     /// schema is looked up as the engine would.
     func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema]
 
+    /// Opens the database for the checker, in the role that it has in the link.
+    func openComparison(
+        _ link: LinkDescription, role: ComparisonRole
+    ) async throws(BridgeError) -> any ComparisonSession
+
     /// Closes the connector's own connections. Objects that it opened are closed by their owners.
     func close() async
 }

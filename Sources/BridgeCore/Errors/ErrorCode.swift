@@ -51,6 +51,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     case checkpointForeign = "checkpoint_foreign"
     // Comparison
     case inconsistent
+    case inconclusive
     // Conduct
     case alreadyRunning = "already_running"
     case interrupted
@@ -103,6 +104,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .changeRefused: "read the database's message, correct the target, then run the command again"
         case .checkpointForeign: "choose another migration name, or clear the target of the other migration's records"
         case .inconsistent: "read the differences above"
+        case .inconclusive: "read the reason above; bridge check --mode full begins anew"
         case .alreadyRunning: "stop the other bridge process, or use its data directory's status: bridge status"
         case .interrupted: "run the command again; it continues where it stopped"
         case .internalFault: "report this with the message above"
@@ -118,7 +120,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .slotLost, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalLocked, .journalVersion, .journalMissing, .journalBudget, .recordMalformed,
             .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .schemaChanged, .changeRefused,
-            .checkpointForeign, .inconsistent, .alreadyRunning, .interrupted, .internalFault:
+            .checkpointForeign, .inconsistent, .inconclusive, .alreadyRunning, .interrupted, .internalFault:
             .never
         }
     }
@@ -139,6 +141,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .badData
         case .diskFull, .inputOutput: .inputOutput
         case .inconsistent: .inconsistent
+        case .inconclusive: .inconclusive
         case .interrupted: .interrupted
         case .internalFault: .internalFault
         }
