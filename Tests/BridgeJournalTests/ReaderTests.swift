@@ -29,6 +29,50 @@ import Testing
         #expect(await reader.waitForData(patience: .seconds(60)) == false)
     }
 
+    @Test("J8 a reader that shares nothing with the writer sees on refresh what was written, over segments and reopenings")
+    func refresh() async throws {
+        let directory = ScratchDirectory()
+        var writer = try await openJournal(directory, segmentBytes: 2000, blockBytes: 300)
+        _ = try await writer.write(WriterTests.transaction(11, relation: true))
+        let reader = try await JournalReader.open(directory: directory.path)
+        var commits: [UInt64] = []
+        let buffer = RecordBuffer()
+        for position in UInt64(12)...UInt64(200) {
+            _ = try await writer.write(WriterTests.transaction(position))
+            if position % 40 == 0 {
+                await writer.close()
+                writer = try await openJournal(directory, segmentBytes: 2000, blockBytes: 300)
+            }
+            guard position % 3 != 0 || position == 200 else { continue }
+            try await reader.refresh()
+            buffer.removeAll()
+            while try await reader.read(into: buffer, limit: 1000) > 0 {}
+            commits += try DecodedRecords(buffer).commits
+            #expect(commits.last == position)
+        }
+        #expect(commits == Array(11...200))
+        #expect(try segmentNames(directory.path).count > 5)
+        await writer.close()
+    }
+
+    @Test("J8 a reader whose segment retention removed says so on refresh")
+    func refreshAfterRemoval() async throws {
+        let directory = ScratchDirectory()
+        let writer = try await openJournal(directory, segmentBytes: 2000, blockBytes: 300)
+        _ = try await writer.write(WriterTests.transaction(11, relation: true))
+        let reader = try await JournalReader.open(directory: directory.path)
+        for position in UInt64(12)...UInt64(100) { _ = try await writer.write(WriterTests.transaction(position)) }
+        _ = try await writer.sync()
+        _ = try await writer.removeSegments(
+            appliedThrough: Position(commit: 100), olderThan: Timestamp(microseconds: .max))
+        let error = await #expect(throws: BridgeError.self) {
+            try await reader.refresh()
+            while try await reader.read(into: RecordBuffer(), limit: 1000) > 0 {}
+        }
+        #expect(error?.code == .journalMissing || error?.code == .inputOutput)
+        await writer.close()
+    }
+
     @Test("J8 waiting ends with the task and with the writer")
     func cancellation() async throws {
         let directory = ScratchDirectory()

@@ -13,8 +13,8 @@ package actor JournalReader {
     /// The relations that are known before the first record delivered. It does not change as records are read.
     package nonisolated let relations: [UInt32: Relation]
 
-    private let shared: JournalShared
-    private let files: any JournalFiles
+    let shared: JournalShared
+    let files: any JournalFiles
     private let id: UInt64
     private let decompressor: FrameDecompressor
 

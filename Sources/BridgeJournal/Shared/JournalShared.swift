@@ -196,6 +196,19 @@ extension JournalShared {
         }
     }
 
+    /// Takes in what a reader found that another process has written: the last segment as it is now, and those behind it.
+    func extend(with entries: [SegmentEntry]) {
+        content.withLock { content in
+            for entry in entries {
+                if let index = content.index(ofSegment: entry.number) {
+                    content.segments[index] = entry
+                } else if content.segments.last?.number == entry.number - 1 {
+                    content.segments.append(entry)
+                }
+            }
+        }
+    }
+
     func entry(ofSegment number: UInt64) -> SegmentEntry? {
         content.withLock { content in content.index(ofSegment: number).map { content.segments[$0] } }
     }
