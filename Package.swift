@@ -69,6 +69,12 @@ let package = Package(
             dependencies: [
                 "BridgeCore", "BridgeReplication", "BridgeTestSupport", .product(name: "Logging", package: "swift-log"),
             ], path: "Tests/BridgeConformance", swiftSettings: strict),
+        .target(
+            name: "BridgeTestEngines",
+            dependencies: [
+                "BridgeConformance", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
+                .product(name: "GRDB", package: "GRDB.swift"),
+            ], path: "Tests/BridgeTestEngines", swiftSettings: strict),
         .testTarget(name: "BridgeCoreTests", dependencies: ["BridgeCore", "BridgeTestSupport"], swiftSettings: strict),
         .testTarget(
             name: "BridgeJournalTests", dependencies: ["BridgeJournal", "BridgeTestSupport"], swiftSettings: strict),
@@ -82,13 +88,13 @@ let package = Package(
         .testTarget(
             name: "BridgeReplicationTests",
             dependencies: [
-                "BridgeConformance", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
-                .product(name: "GRDB", package: "GRDB.swift"),
+                "BridgeConformance", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestEngines",
+                "BridgeTestSupport", .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(
             name: "BridgeConsistencyTests",
             dependencies: [
-                "BridgeConsistency", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
+                "BridgeConformance", "BridgeConsistency", "BridgeTestEngines", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestSupport",
                 .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(

@@ -1,4 +1,5 @@
 import BridgeConformance
+import BridgeTestEngines
 import BridgeTestSupport
 import Testing
 

@@ -1,5 +1,6 @@
 import BridgeConformance
 import BridgeCore
+import BridgeTestEngines
 import BridgeTestSupport
 import Synchronization
 import Testing
@@ -21,7 +22,7 @@ struct CrashTests {
     @Test("R1 P1 P24 killed at every failpoint, the target is equal at the end", arguments: Pair.all)
     func killedAtEveryFailpoint(_ pair: Pair) async throws {
         if let only = getenv("BRIDGE_TEST_FAILPOINT") {
-            if let wanted = getenv("BRIDGE_TEST_PAIR"), String(cString: wanted) != pair.testDescription { return }
+            if let wanted = getenv("BRIDGE_TEST_PAIR"), String(cString: wanted) != pair.description { return }
             for passage in 1...12 { try await killed(at: Failpoint(String(cString: only)), passage: passage % 3 + 1, pair) }
             return
         }

@@ -1,42 +1,47 @@
-import BridgeConformance
-import BridgeCore
+package import BridgeConformance
+package import BridgeCore
 import BridgePostgreSQL
 import BridgeSQLite
-import BridgeTestSupport
+package import BridgeTestSupport
 import GRDB
-import Testing
 
 /// Every engine that there is a connector for. A new one is added here and gets the whole suite.
-let engines: [any ConformanceEngine] = [PostgreSQLEngine(), SQLiteEngine()]
+package let engines: [any ConformanceEngine] = [PostgreSQLEngine(), SQLiteEngine()]
 
 /// Two engines, the source's first.
-struct Pair: Sendable, CustomTestStringConvertible {
-    let source: any ConformanceEngine
-    let target: any ConformanceEngine
-    var testDescription: String { "\(source) to \(target)" }
+package struct Pair: Sendable, CustomStringConvertible {
+    package let source: any ConformanceEngine
+    package let target: any ConformanceEngine
+    package var description: String { "\(source) to \(target)" }
 
-    static let all: [Pair] = engines.flatMap { source in engines.map { Pair(source: source, target: $0) } }
+    package init(source: any ConformanceEngine, target: any ConformanceEngine) {
+        self.source = source
+        self.target = target
+    }
+
+    package static let all: [Pair] = engines.flatMap { source in engines.map { Pair(source: source, target: $0) } }
 }
 
-struct PostgreSQLEngine: ConformanceEngine {
-    var description: String { "PostgreSQL" }
+package struct PostgreSQLEngine: ConformanceEngine {
+    package init() {}
+    package var description: String { "PostgreSQL" }
 
-    func makeDatabase() async throws -> any ConformanceDatabase {
+    package func makeDatabase() async throws -> any ConformanceDatabase {
         let cluster = try PostgresCluster.shared
         return PostgreSQLDatabase(cluster: cluster, url: try await cluster.makeDatabase("conformance"))
     }
 }
 
 /// A database in the shared cluster, spoken to through psql.
-struct PostgreSQLDatabase: ConformanceDatabase {
-    let cluster: PostgresCluster
-    let url: String
+package struct PostgreSQLDatabase: ConformanceDatabase {
+    package let cluster: PostgresCluster
+    package let url: String
 
-    func makeSource() throws -> any SourceConnector { try PostgresSource(connectionString: url) }
-    func makeTarget() throws -> any TargetConnector { PostgresTarget(connectionString: url) }
-    func tableName(_ name: String) -> TableName { TableName(schema: "public", name: name) }
+    package func makeSource() throws -> any SourceConnector { try PostgresSource(connectionString: url) }
+    package func makeTarget() throws -> any TargetConnector { PostgresTarget(connectionString: url) }
+    package func tableName(_ name: String) -> TableName { TableName(schema: "public", name: name) }
 
-    func create(_ table: ConformanceTable) async throws {
+    package func create(_ table: ConformanceTable) async throws {
         try await execute(
             table.definition { kind in
                 switch kind {
@@ -48,9 +53,9 @@ struct PostgreSQLDatabase: ConformanceDatabase {
             })
     }
 
-    func execute(_ sql: String) async throws { try await cluster.psql(url, sql) }
+    package func execute(_ sql: String) async throws { try await cluster.psql(url, sql) }
 
-    func rows(_ table: ConformanceTable) async throws -> [String] {
+    package func rows(_ table: ConformanceTable) async throws -> [String] {
         let cells = table.columns.map { column in
             let name = quoteIdentifier(column.name)
             let text =
@@ -66,7 +71,7 @@ struct PostgreSQLDatabase: ConformanceDatabase {
         return try await cluster.psql(url, sql).split(separator: "\n").map(String.init).sorted()
     }
 
-    func traces() async throws -> [String] {
+    package func traces() async throws -> [String] {
         try await cluster.psql(
             url,
             """
@@ -79,7 +84,7 @@ struct PostgreSQLDatabase: ConformanceDatabase {
 }
 
 extension PostgreSQLDatabase {
-    func discard() async throws {
+    package func discard() async throws {
         try await cluster.psql(
             url, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
         try await cluster.psql(
@@ -95,28 +100,29 @@ extension PostgreSQLDatabase {
     private var name: String { String(url.split(separator: "?")[0].split(separator: "/").last ?? "") }
 }
 
-struct SQLiteEngine: ConformanceEngine {
-    var description: String { "SQLite" }
+package struct SQLiteEngine: ConformanceEngine {
+    package init() {}
+    package var description: String { "SQLite" }
 
-    func makeDatabase() async throws -> any ConformanceDatabase { try SQLiteFile() }
+    package func makeDatabase() async throws -> any ConformanceDatabase { try SQLiteFile() }
 }
 
 /// A database file, written with the sqlite3 program and read with GRDB.
-final class SQLiteFile: ConformanceDatabase {
+package final class SQLiteFile: ConformanceDatabase {
     private let folder: TemporaryDirectory
     private var path: String { folder.path("database.db") }
-    var url: String { "sqlite:\(path)" }
+    package var url: String { "sqlite:\(path)" }
 
-    init() throws {
+    package init() throws {
         folder = try TemporaryDirectory(prefix: "sqlite")
         try ChildProcess.runBlocking(["sqlite3", "-batch", path, "PRAGMA journal_mode = WAL"])
     }
 
-    func makeSource() throws -> any SourceConnector { SQLiteSource(path: path) }
-    func makeTarget() throws -> any TargetConnector { SQLiteTarget(path: path) }
-    func tableName(_ name: String) -> TableName { TableName(name: name) }
+    package func makeSource() throws -> any SourceConnector { SQLiteSource(path: path) }
+    package func makeTarget() throws -> any TargetConnector { SQLiteTarget(path: path) }
+    package func tableName(_ name: String) -> TableName { TableName(name: name) }
 
-    func create(_ table: ConformanceTable) async throws {
+    package func create(_ table: ConformanceTable) async throws {
         try await execute(
             table.definition { kind in
                 switch kind {
@@ -128,11 +134,11 @@ final class SQLiteFile: ConformanceDatabase {
             } + ";")
     }
 
-    func execute(_ sql: String) async throws {
+    package func execute(_ sql: String) async throws {
         try await ChildProcess.run(["sqlite3", "-batch", "-bail", path], input: ".timeout 30000\n\(sql)\n")
     }
 
-    func rows(_ table: ConformanceTable) async throws -> [String] {
+    package func rows(_ table: ConformanceTable) async throws -> [String] {
         var configuration = Configuration()
         configuration.busyMode = .timeout(30)
         let queue = try DatabaseQueue(path: path, configuration: configuration)
@@ -161,9 +167,9 @@ final class SQLiteFile: ConformanceDatabase {
     }
 
     /// The folder goes with its owner.
-    func discard() async throws {}
+    package func discard() async throws {}
 
-    func traces() async throws -> [String] {
+    package func traces() async throws -> [String] {
         let queue = try DatabaseQueue(path: path)
         return try await queue.read { database in
             try String.fetchAll(database, sql: "SELECT type || ' ' || name FROM sqlite_master WHERE name LIKE '%bridge%'")

@@ -1,0 +1,47 @@
+import BridgeCore
+
+/// Rows that were found to differ, and rows that somebody else wrote to the target, by their canonical keys. They are
+/// looked at again in each round, until they are equal.
+struct SuspectSet: Sendable {
+    /// More than so many differences of one table are counted and not remembered.
+    static let mostOfTable = 10_000
+
+    /// Nil while the row is not known to differ.
+    private(set) var rows: [Int: [KeyImage: CheckReport.Sample?]] = [:]
+    private(set) var overflown: Set<Int> = []
+
+    var count: Int { rows.values.reduce(0) { $0 + $1.count } }
+
+    mutating func suspect(_ table: Int, _ key: KeyImage) {
+        if rows[table]?[key] == nil { rows[table, default: [:]].updateValue(nil, forKey: key) }
+    }
+
+    mutating func found(_ table: Int, _ key: KeyImage, _ sample: CheckReport.Sample) {
+        guard rows[table]?[key] != nil || (rows[table]?.count ?? 0) < Self.mostOfTable else {
+            overflown.insert(table)
+            return
+        }
+        rows[table, default: [:]].updateValue(sample, forKey: key)
+    }
+
+    mutating func overflow(_ table: Int) { overflown.insert(table) }
+
+    mutating func clear(_ table: Int, _ key: KeyImage) { rows[table]?.removeValue(forKey: key) }
+
+    /// The table is compared again from its first row on.
+    mutating func clear(_ table: Int) {
+        rows[table] = nil
+        overflown.remove(table)
+    }
+
+    func keys(of table: Int) -> [KeyImage] { rows[table].map { Array($0.keys) } ?? [] }
+
+    /// What differs, in the order of the keys' text, each row once however it was found.
+    func differences(of table: Int) -> [CheckReport.Sample] {
+        (rows[table] ?? [:]).values.compactMap { $0 }.sorted {
+            "\($0.key.sorted { $0.key < $1.key })" < "\($1.key.sorted { $0.key < $1.key })"
+        }
+    }
+
+    var hasDifferences: Bool { !overflown.isEmpty || rows.values.contains { $0.values.contains { $0 != nil } } }
+}

@@ -1,0 +1,66 @@
+import BridgeCore
+import BridgeJournal
+
+/// Follows a link's journal on behalf of the checker, whoever writes it.
+actor JournalTail {
+    private let reader: JournalReader
+    private var log: TouchLog
+    private let buffer = RecordBuffer(capacity: 1 << 20)
+    /// What was read and not fetched yet by ``takeTouched()``.
+    private var fresh: [TouchedTransaction] = []
+
+    /// Opens a journal so that every transaction whose commit stands at or after `start` is delivered.
+    /// - Throws: `journalMissing` if it no longer has them all; `journalDamaged`.
+    static func open(
+        directory: String, from start: Position, layouts: [ComparisonLayout]
+    ) async throws(BridgeError) -> JournalTail {
+        // Position zero would mean: whatever is left.
+        let before = Position(commit: max(start.commit, 2) - 1)
+        let reader = try await JournalReader.open(directory: directory, after: before)
+        return JournalTail(reader, TouchLog(layouts: layouts, relations: reader.relations, frontier: .zero))
+    }
+
+    private init(_ reader: JournalReader, _ log: TouchLog) {
+        self.reader = reader
+        self.log = log
+    }
+
+    /// Everything committed before it has been read.
+    var frontier: Position { log.frontier }
+    var transactionCount: Int { log.count }
+
+    /// Reads what there is.
+    func advance() async throws(BridgeError) {
+        try await reader.refresh()
+        while true {
+            buffer.removeAll()
+            guard try await reader.read(into: buffer, limit: 1 << 20) > 0 else { return }
+            fresh += try log.take(buffer.bytes)
+        }
+    }
+
+    /// What transactions that were read since the last call touched.
+    func takeTouched() -> [TouchedTransaction] {
+        defer { fresh = [] }
+        return fresh
+    }
+
+    /// Forgets what both views, and so all later ones, see; says what is in dispute between them.
+    func dispute(source: ViewMark, target: ViewMark) -> Dispute {
+        let dispute = Dispute(log.transactions, source: source, target: target)
+        log.forget { transaction in
+            guard target.sees(transaction.number, commit: transaction.commit) else { return false }
+            switch source {
+            // Below its minimum all have ended, so every later snapshot sees them.
+            case .transactions(let snapshot): return transaction.number < snapshot.minimum
+            case .before: return source.sees(transaction.number, commit: transaction.commit)
+            }
+        }
+        return dispute
+    }
+
+    /// A position such that both of the last two views, and so all later ones, see every transaction before it.
+    var settled: Position { log.transactions.map(\.commit).min() ?? log.frontier }
+
+    func close() async { await reader.close() }
+}

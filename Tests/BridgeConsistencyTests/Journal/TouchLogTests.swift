@@ -1,0 +1,169 @@
+import BridgeCore
+import Testing
+
+@testable import BridgeConsistency
+
+/// Writes records as a capture of PostgreSQL would, rows of text cells.
+private struct Stream {
+    let buffer = RecordBuffer()
+
+    static func relation(_ id: UInt32 = 7, columns: [String] = ["id", "name"], name: String = "t") -> Relation {
+        Relation(
+            id: id, engine: EngineName(rawValue: "postgresql"), form: .native, name: TableName(schema: "public", name: name),
+            identity: .key,
+            columns: columns.map { .init(name: $0, isKey: $0 == "id", typeName: "text", type: .text) })
+    }
+
+    func begin(_ number: UInt64, _ commit: UInt64) {
+        buffer.appendBegin(
+            TransactionStart(transaction: number, position: Position(commit: commit), commitTime: .now))
+    }
+    func commit(_ commit: UInt64) {
+        buffer.appendCommit(
+            TransactionEnd(position: Position(commit: commit), end: commit + 1, commitTime: .now, changes: 1))
+    }
+    func row(_ kind: RecordKind, old: [String?]? = nil, new: [String?]? = nil, relation: UInt32 = 7) {
+        let start: Int
+        if kind == .update || kind == .delete {
+            start = buffer.beginRow(kind, relation: relation, old: old == nil ? .none : .key)
+        } else {
+            start = buffer.beginRow(kind, relation: relation)
+        }
+        for cells in [old, new].compactMap({ $0 }) {
+            buffer.beginRowImage(columns: cells.count)
+            for cell in cells {
+                switch cell {
+                case nil: buffer.appendCell(.absent)
+                case "~"?: buffer.appendCell(.unchanged)
+                case let text?: Array(text.utf8).withUnsafeBytes { buffer.appendCell(.text, $0) }
+                }
+            }
+        }
+        buffer.endRecord(start)
+    }
+}
+
+private func key(_ text: String) -> KeyImage {
+    KeyImage([0, 1, CellTag.text.rawValue, 0, 0, 0, UInt8(text.utf8.count)] + Array(text.utf8))
+}
+
+private func makeLog(columns: [String] = ["id", "name"]) -> TouchLog {
+    let relation = Stream.relation(columns: columns)
+    return TouchLog(
+        layouts: [ComparisonLayout(table: relation.name, columns: relation.columns)], relations: [7: relation],
+        frontier: .zero)
+}
+
+@Suite("What transactions touch")
+struct TouchLogTests {
+    @Test("K15 a key change dirties both keys, an insert, a delete and an update theirs")
+    func keys() throws {
+        var log = makeLog()
+        let stream = Stream()
+        stream.begin(100, 10)
+        stream.row(.insert, new: ["1", "a"])
+        stream.row(.update, new: ["2", "b"])
+        stream.row(.update, old: ["3", nil], new: ["4", "c"])
+        stream.row(.delete, old: ["5", nil])
+        stream.commit(10)
+        let touched = try #require(try log.take(stream.buffer.bytes).first)
+        #expect(touched.keys == [0: Set(["1", "2", "3", "4", "5"].map(key))])
+        #expect(touched.number == 100)
+        #expect(log.frontier == Position(commit: 11))
+    }
+
+    @Test("K15 an unchanged value in a key is taken from the old row; without one the whole table is dirty")
+    func unchanged() throws {
+        var log = makeLog()
+        let stream = Stream()
+        stream.begin(1, 10)
+        stream.row(.update, old: ["3", nil], new: ["~", "c"])
+        stream.commit(10)
+        stream.begin(2, 20)
+        stream.row(.update, new: ["~", "c"])
+        stream.commit(20)
+        let touched = try log.take(stream.buffer.bytes)
+        #expect(touched.map(\.keys) == [[0: [key("3")]], [:]])
+        #expect(touched.map(\.wholeTables) == [[], [0]])
+    }
+
+    @Test("K15 a truncate and a changed relation dirty the whole table, a repeated relation does not")
+    func wholeTable() throws {
+        var log = makeLog()
+        let stream = Stream()
+        stream.begin(1, 10)
+        stream.buffer.appendRelation(Stream.relation())
+        stream.row(.insert, new: ["1", "a"])
+        stream.commit(10)
+        stream.begin(2, 20)
+        stream.buffer.appendTruncate([7], options: [])
+        stream.row(.insert, new: ["1", "a"])
+        stream.commit(20)
+        stream.begin(3, 30)
+        stream.buffer.appendRelation(Stream.relation(columns: ["id", "name", "more"]))
+        stream.row(.insert, new: ["1", "a", "b"])
+        stream.commit(30)
+        stream.buffer.appendRelation(Stream.relation(columns: ["id", "name"]))
+        stream.begin(4, 40)
+        stream.commit(40)
+        stream.begin(5, 50)
+        stream.buffer.appendRelation(Stream.relation(8))
+        stream.row(.insert, new: ["9", "a"], relation: 8)
+        stream.commit(50)
+        let touched = try log.take(stream.buffer.bytes)
+        #expect(touched.map(\.wholeTables) == [[], [0], [0], [0], [0]])
+        #expect(touched[1].keys.isEmpty)
+    }
+
+    @Test("tables that are not compared, and abandoned transactions, leave nothing")
+    func nothing() throws {
+        var log = makeLog()
+        let stream = Stream()
+        stream.begin(1, 10)
+        stream.buffer.appendRelation(Stream.relation(9, name: "other"))
+        stream.row(.insert, new: ["1", "a"], relation: 9)
+        stream.commit(10)
+        stream.begin(2, 20)
+        stream.row(.insert, new: ["1", "a"])
+        stream.buffer.appendAbandon()
+        stream.buffer.appendFrontier(Position(commit: 25), time: .now)
+        #expect(try log.take(stream.buffer.bytes).isEmpty)
+        #expect(log.frontier == Position(commit: 25))
+    }
+
+    @Test("K1 what one view holds and the other not is excluded; what neither holds is only unsettled")
+    func snapshotDispute() throws {
+        let snapshot = TransactionSnapshot(minimum: 100, maximum: 110, inProgress: [103])
+        func transaction(_ number: UInt64, _ commit: UInt64) -> TouchedTransaction {
+            TouchedTransaction(number: number, commit: Position(commit: commit), keys: [0: [key("\(number)")]])
+        }
+        // 103 committed in the log before 104, and the snapshot does not see it yet: position alone would be wrong.
+        let dispute = Dispute(
+            [transaction(99, 5), transaction(103, 10), transaction(104, 20), transaction(105, 30), transaction(111, 40)],
+            source: .transactions(snapshot), target: .before(Position(commit: 25)))
+        #expect(dispute.excluded == [0: [key("103"), key("105")]])
+        #expect(dispute.unsettled == [0: [key("103"), key("105"), key("111")]])
+    }
+
+    @Test("K2 of a source that logs keys, everything not in both views is excluded")
+    func stateDispute() throws {
+        func transaction(_ commit: UInt64) -> TouchedTransaction {
+            TouchedTransaction(number: 0, commit: Position(commit: commit), keys: [0: [key("\(commit)")]])
+        }
+        let dispute = Dispute(
+            [transaction(5), transaction(20), transaction(40)], source: .before(Position(commit: 30)),
+            target: .before(Position(commit: 10)))
+        #expect(dispute.excluded == [0: [key("20"), key("40")]])
+        #expect(dispute.unsettled == dispute.excluded)
+    }
+
+    @Test("a snapshot's text is read, and nothing else is")
+    func snapshotText() {
+        #expect(
+            TransactionSnapshot("10:20:12,15") == TransactionSnapshot(minimum: 10, maximum: 20, inProgress: [12, 15]))
+        #expect(TransactionSnapshot("10:10:") == TransactionSnapshot(minimum: 10, maximum: 10, inProgress: []))
+        for text in ["", "10:20", "20:10:", "10:20:25", "10:20:x", "a:b:c", "-1:2:"] {
+            #expect(TransactionSnapshot(text) == nil, "\(text)")
+        }
+    }
+}
