@@ -36,6 +36,9 @@ struct SuspectSet: Sendable {
 
     func keys(of table: Int) -> [KeyImage] { rows[table].map { Array($0.keys) } ?? [] }
 
+    /// The keys of the rows that are known to differ.
+    func differing(of table: Int) -> [KeyImage] { (rows[table] ?? [:]).compactMap { $0.value == nil ? nil : $0.key } }
+
     /// What differs, in the order of the keys' text, each row once however it was found.
     func differences(of table: Int) -> [CheckReport.Sample] {
         (rows[table] ?? [:]).values.compactMap { $0 }.sorted {

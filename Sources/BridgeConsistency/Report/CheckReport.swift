@@ -116,6 +116,8 @@ package struct CheckReport: Codable, Hashable, Sendable {
         package var hashAlgorithm: String?
         package var samples: [Sample] = []
         package var samplesCut = false
+        /// Rows of the target that this check wrote over with the source's.
+        package var repaired: Int64 = 0
         /// Why it is inconclusive or an error.
         package var reason: String?
 

@@ -13,11 +13,13 @@ struct ApplyLoop: Sendable {
     let board: ProgressBoard
     let stop: StopSignal
     let logger: Logger
+    let intermissions: Intermissions
 
     /// What the reading task hands to the applying one.
     private enum Order: Sendable {
         case apply(ChangeBatch)
         case rollback
+        case intermission(Turn)
     }
 
     /// Applies until told to stop. Lost connections are made anew, from the checkpoint that the target then has.
@@ -65,7 +67,7 @@ struct ApplyLoop: Sendable {
                 } catch { return error }
             }
             var failure: BridgeError?
-            do throws(BridgeError) { try await carryOut(orders, applier, pool, &backoff) } catch { failure = error }
+            do throws(BridgeError) { try await carryOut(orders, applier, checkpoint, pool, &backoff) } catch { failure = error }
             orders.close()
             for await outcome in group { failure = failure ?? outcome }
             return failure
@@ -73,16 +75,20 @@ struct ApplyLoop: Sendable {
     }
 
     private func carryOut(
-        _ orders: Handoff<Order>, _ applier: any ChangeApplier, _ pool: BufferPool, _ backoff: inout Backoff
+        _ orders: Handoff<Order>, _ applier: any ChangeApplier, _ start: Checkpoint, _ pool: BufferPool,
+        _ backoff: inout Backoff
     ) async throws(BridgeError) {
+        var checkpoint = start
         while !stop.isRequested, let order = await orders.receive() {
             switch order {
             case .rollback: try await applier.rollback()
             case .apply(let batch):
                 try await applier.apply(batch)
+                checkpoint = batch.checkpoint ?? checkpoint
                 board.applied(batch, bytes: batch.records.count)
                 board.update { $0.trouble = nil }
                 pool.put(batch.records)
+            case .intermission(let turn): await turn.take(applier, checkpoint)
             }
             backoff.reset()
         }
@@ -95,6 +101,9 @@ struct ApplyLoop: Sendable {
         let input = RecordBuffer(capacity: 2 << 20)
         // When the other task fails it closes the exchange; nobody then waits here for a change that may never come.
         while !stop.isRequested, !orders.isClosed {
+            if !builder.isOpenOnTarget, let turn = intermissions.next() {
+                guard await orders.send(.intermission(turn)) else { return }
+            }
             input.removeAll()
             if try await reader.read(into: input, limit: 1 << 20) == 0 {
                 guard builder.hasComplete else {

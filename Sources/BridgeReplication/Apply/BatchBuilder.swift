@@ -37,7 +37,7 @@ package struct BatchBuilder {
     private var transaction: Position = .zero
     private var mode: Mode = .between
     /// Whether a part of the present transaction has been handed out.
-    private var isOpenOnTarget = false
+    package private(set) var isOpenOnTarget = false
 
     /// Whether a source that logs keys is being read: its records say how rows are, not what happened to them.
     ///

@@ -19,6 +19,7 @@ package final class LinkRunner: Sendable {
     private let logger: Logger
     private let board = ProgressBoard()
     private let stopSignal = StopSignal()
+    let intermissions = Intermissions()
 
     package init(
         configuration: LinkConfiguration, source: any SourceConnector, target: any TargetConnector, logger: Logger
@@ -46,7 +47,10 @@ package final class LinkRunner: Sendable {
     /// - Returns: whether it has caught up; false after ``stop()``.
     /// - Throws: what cannot pass by itself. Everything is left so that a later run can go on.
     package func run(untilCaughtUp: Bool) async throws(BridgeError) -> Bool {
-        defer { board.update { $0.activity = .stopped } }
+        defer {
+            board.update { $0.activity = .stopped }
+            intermissions.end()
+        }
         try await source.connect()
         try await target.connect()
         let origin = try await prepare()
@@ -236,7 +240,7 @@ package final class LinkRunner: Sendable {
         }
         try await ApplyLoop(
             configuration: configuration, target: target, journal: journal, board: board, stop: stopSignal,
-            logger: logger
+            logger: logger, intermissions: intermissions
         ).run()
     }
 
