@@ -8,7 +8,10 @@ struct IndexValidation {
         let targets = pair.target.indexes
         for index in pair.source.indexes where isAskedFor(index, &findings) { find(index, targets, &findings) }
         for index in targets where index.schema.isUnique && !pair.target.isOwned(index.schema) {
-            let isMatched = pair.source.indexes.contains { isEqual($0.schema, index.schema) }
+            // Across engines collations are no part of being equal.
+            let isMatched =
+                (pair.isSameEngine || !pair.isLax(index.schema))
+                && pair.source.indexes.contains { isEqual($0.schema, index.schema) }
             if !isMatched, !pair.isImplied(index.schema) {
                 findings.fail("\(pair.label): the target's unique index \(index.schema.name) can refuse rows that the source takes")
             }

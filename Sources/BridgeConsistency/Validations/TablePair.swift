@@ -70,8 +70,7 @@ struct TablePair: Sendable {
         func covers(_ wanted: [(name: String, collation: String)]) -> Bool {
             !wanted.isEmpty
                 && wanted.allSatisfy { want in
-                    // Across engines only a collation that takes more for the same than bytes do is of interest.
-                    parts.contains { $0.name == want.name && ($0.collation == want.collation || (!isSameEngine && $0.collation.isEmpty)) }
+                    parts.contains { $0.name == want.name && isFine($0.collation, want.collation) }
                 }
         }
         let primaryKey = source.schema.primaryKey.map { (name: key($0), collation: collation(nil, sourceColumn($0))) }
@@ -85,6 +84,19 @@ struct TablePair: Sendable {
             }
             return covers(wanted)
         }
+    }
+
+    /// Whether the target takes no two values for the same that the source takes for two. SQLite's collations other than
+    /// BINARY do; between others and across engines there is no telling, and usually they do not.
+    private func isFine(_ target: String, _ source: String) -> Bool {
+        if target == source { return true }
+        return !isSameEngine && (target.isEmpty || self.target.schema.engine != .sqliteEngine)
+    }
+
+    /// Whether an index of the target compares by SQLite's own collations, other than BINARY.
+    func isLax(_ index: IndexSchema) -> Bool {
+        target.schema.engine == .sqliteEngine
+            && index.parts.contains { !collation($0, $0.column.flatMap(targetColumn)).isEmpty }
     }
 
     /// Empty for the engine's usual one.
