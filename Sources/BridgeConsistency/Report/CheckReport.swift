@@ -17,6 +17,11 @@ package struct CheckReport: Codable, Hashable, Sendable {
             self.isOpen = isOpen
             self.reasons = reasons
         }
+
+        private enum CodingKeys: String, CodingKey {
+            case isOpen = "open"
+            case reasons
+        }
     }
 
     /// One of the assumptions that the verdict rests on, and whether a machine found it to hold.

@@ -1,0 +1,40 @@
+package import BridgeCore
+
+/// What a check is to do.
+package struct CheckOptions: Sendable {
+    package var mode: CheckReport.Mode
+    /// The source's names of the tables to look at; nil for all of the link.
+    package var tables: [TableName]?
+    /// Whether the report may hold the values of rows that differ.
+    package var showValues: Bool
+    /// How many differing rows of a table the report names.
+    package var sampleLimit: Int
+    /// A file that gets every differing key; nil for none.
+    package var differencesFile: String?
+    /// The part of the source's throughput that must remain to the application: 0 to 1.
+    package var throttle: Double
+    /// Where a check keeps what lets a later one go on.
+    package var stateDirectory: String
+    package var journalDirectory: String
+    /// Whether rows that differ are written to the target as the source has them.
+    package var repair: Bool
+    /// How long a database, or the link, may keep the check waiting before it gives up.
+    package var patience: Duration
+
+    package init(
+        mode: CheckReport.Mode = .full, tables: [TableName]? = nil, showValues: Bool = false, sampleLimit: Int = 10,
+        differencesFile: String? = nil, throttle: Double = 0.9, stateDirectory: String, journalDirectory: String,
+        repair: Bool = false, patience: Duration = .seconds(60)
+    ) {
+        self.mode = mode
+        self.tables = tables
+        self.showValues = showValues
+        self.sampleLimit = max(0, sampleLimit)
+        self.differencesFile = differencesFile
+        self.throttle = min(max(throttle, 0), 1)
+        self.stateDirectory = stateDirectory
+        self.journalDirectory = journalDirectory
+        self.repair = repair
+        self.patience = patience
+    }
+}
