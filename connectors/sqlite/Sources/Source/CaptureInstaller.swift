@@ -107,7 +107,7 @@ struct CaptureInstaller {
     /// Compiles, without running them, the writes that fire a table's triggers: a trigger's body is read no earlier, and
     /// a mistake in it would be found by the application.
     /// - Returns: what went wrong.
-    private func compileWrites(_ table: SQLiteTable, _ database: borrowing SQLiteDatabase) -> BridgeError? {
+    func compileWrites(_ table: SQLiteTable, _ database: borrowing SQLiteDatabase) -> BridgeError? {
         let name = "main.\(quoteIdentifier(table.name))"
         let column = quoteIdentifier(table.columns[table.key[0]].name)
         // As the application's connections will read them: a condition of an index may have a string in double quotes.
@@ -226,7 +226,7 @@ struct CaptureInstaller {
     }
 
     /// Whether two statements are the same words. RENAME edits names in place, and keeps spaces or not.
-    private static func sameStatement(_ a: String, _ b: String) -> Bool {
+    static func sameStatement(_ a: String, _ b: String) -> Bool {
         let (left, right) = (SQLTokens(a), SQLTokens(b))
         guard left.count == right.count else { return false }
         return (0..<left.count).allSatisfy { place in

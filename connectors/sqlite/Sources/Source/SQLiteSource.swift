@@ -46,7 +46,7 @@ package actor SQLiteSource: SourceConnector {
     }
 
     /// With symbolic links resolved, as SQLite names the files beside it.
-    private var resolvedPath: String {
+    var resolvedPath: String {
         guard let resolved = realpath(givenPath, nil) else { return givenPath }
         defer { free(resolved) }
         return String(cString: resolved)

@@ -113,6 +113,7 @@ package actor SQLiteTarget: TargetConnector {
         let lock = try lock(link)
         defer { _ = lock }
         try connection.database.transaction(.immediate) { () throws(BridgeError) in
+            try ForeignWriteWatch(link).remove(connection.database)
             try LinkRecords(connection: connection, link: link).remove()
         }
     }
