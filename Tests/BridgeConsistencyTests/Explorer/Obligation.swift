@@ -1,0 +1,42 @@
+/// What a verdict rests on. Each is a switch: with all of them on the model holds, without any one of them it does not.
+/// The numbers are those of the documentation's page on the soundness of the fence check.
+enum Obligation: String, CaseIterable {
+    /// O1: no part of the source's log is missing from the journal.
+    case journalWhole
+    /// O2: capture is whole, and the same when the verdict is given as when the pass began.
+    case captureSame
+    /// O2: and it was the same all the time: a change that was taken back is seen too.
+    case captureSameBetween
+    /// O2: what it is at the beginning is noted before the place is asked for from which on the journal is read.
+    case captureNotedFirst
+    /// O3: foreign writes are recorded from before the first view of the target.
+    case foreignFromStart
+    /// O3: the record of foreign writes is read after the fence's view of the target was opened.
+    case foreignAfterView
+    /// O3: all of it is read, not what follows the highest number seen: numbers do not commit in order.
+    case foreignWhole
+    /// O4: every transaction before the pass's beginning is seen by all its views.
+    case settledStart
+    /// O4: writers that were under way when the fence was made are waited out.
+    case writersWaitedOut
+    /// O4: the fence still stands when the verdict is given.
+    case fenceStands
+    /// O5: TRUNCATE and DDL dirty the whole table.
+    case wholeTableDirty
+    /// O6: a change of a key dirties the old and the new one.
+    case bothKeysDirty
+    /// O7: the pass began after the copy had ended.
+    case afterCopy
+    /// O8: a view's mark and its rows are one picture.
+    case markWithRows
+    /// O9: disputed keys are taken when the journal has passed what the views saw.
+    case journalPassedViews
+    /// O10: bridge itself writes no key to the target but those of the transactions that it applies, or records it.
+    case applierConfined
+    /// O11: disputed keys are sought from a place on that both sides' views are known to see before, however old.
+    case disputedFromStart
+    /// O12: the dirty set is saved together with the position up to which it is complete.
+    case dirtySavedWithPosition
+    /// O13: the target is not put back to an older state of itself.
+    case targetNotPutBack
+}
