@@ -3,8 +3,8 @@ import BridgeCore
 /// `constraints`, for one table: each one of the source has one on the target that asks the same, whatever its name, and
 /// the target has no other that could refuse a row.
 struct ConstraintValidation {
-    let pair: TablePair
-    let all: [TablePair]
+    let pair: StructurePair
+    let all: [StructurePair]
 
     typealias Constraint = TableFacts.Constraint
 

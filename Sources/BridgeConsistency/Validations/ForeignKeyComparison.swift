@@ -2,8 +2,8 @@ import BridgeCore
 
 /// The foreign keys of one table. What they refer to goes by the migration's names for it.
 struct ForeignKeyComparison {
-    let pair: TablePair
-    let all: [TablePair]
+    let pair: StructurePair
+    let all: [StructurePair]
 
     func compare(_ findings: inout StructureFindings) {
         var rest = pair.target.schema.foreignKeys
@@ -54,7 +54,7 @@ struct ForeignKeyComparison {
     }
 
     /// The table that a key of the source refers to, if it takes part.
-    private func parent(of key: ForeignKeySchema) -> TablePair? {
+    private func parent(of key: ForeignKeySchema) -> StructurePair? {
         all.first { isSame($0.source.schema.name, key.referencedTable) || isSame($0.mapping.source, key.referencedTable) }
     }
 

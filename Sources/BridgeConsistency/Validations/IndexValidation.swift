@@ -2,7 +2,7 @@ import BridgeCore
 
 /// `indexes`, for one table: every index of the source has one on the target that does the same, whatever its name.
 struct IndexValidation {
-    let pair: TablePair
+    let pair: StructurePair
 
     func compare(_ findings: inout StructureFindings) {
         let targets = pair.target.indexes
@@ -94,7 +94,7 @@ struct IndexValidation {
     }
 }
 
-extension TablePair {
+extension StructurePair {
     /// Whether every engine reads a condition of the source the same.
     func isPlain(_ condition: String) -> Bool {
         CatalogText.isPlainCondition(condition) { name in

@@ -2,7 +2,7 @@ import BridgeCore
 
 /// `schemas`, for one table: the columns that travel, the order of the key, sequences and extensions.
 struct SchemaValidation {
-    let pair: TablePair
+    let pair: StructurePair
     let isSyncing: Bool
 
     func compare(_ findings: inout StructureFindings) {
@@ -203,7 +203,7 @@ struct SchemaValidation {
     }
 }
 
-extension TablePair {
+extension StructurePair {
     /// Whether the source's column of the same name, which travels, draws from no sequence.
     fileprivate func targetOnly(_ sequence: TableFacts.Sequence) -> Bool {
         columns.contains { key($0.name) == key(sequence.column) }

@@ -74,10 +74,10 @@ package struct StructureComparison: Sendable {
         facts.indices.contains(place) ? facts[place] : nil
     }
 
-    private var pairs: [TablePair] {
+    private var pairs: [StructurePair] {
         mappings.enumerated().compactMap { place, mapping in
             guard let source = fact(source, place), let target = fact(target, place) else { return nil }
-            return TablePair(mapping: mapping, source: source, target: target)
+            return StructurePair(mapping: mapping, source: source, target: target)
         }
     }
 }

@@ -1,7 +1,7 @@
 import BridgeCore
 
 /// One table of the migration as both sides have it.
-struct TablePair: Sendable {
+struct StructurePair: Sendable {
     let mapping: TableMapping
     let source: TableFacts
     let target: TableFacts
