@@ -1,0 +1,79 @@
+import BridgeCore
+
+/// Does the same on both sides at the same time. The first failure ends the other side too.
+func onBothSides<Answer: Sendable>(
+    _ source: @escaping @Sendable () async throws(BridgeError) -> Answer,
+    _ target: @escaping @Sendable () async throws(BridgeError) -> Answer
+) async throws(BridgeError) -> (source: Answer, target: Answer) {
+    let result: Result<(Answer, Answer), BridgeError> = await withTaskGroup(
+        of: (ComparisonRole, Result<Answer, BridgeError>).self
+    ) { group in
+        group.addTask { (.source, await caught(source)) }
+        group.addTask { (.target, await caught(target)) }
+        var first: Answer?
+        var second: Answer?
+        var failure: BridgeError?
+        for await (role, answer) in group {
+            switch answer {
+            case .success(let value): if role == .source { first = value } else { second = value }
+            case .failure(let error):
+                // What comes later is only the cancelled other side.
+                if failure == nil { failure = error }
+                group.cancelAll()
+            }
+        }
+        if let failure { return .failure(failure) }
+        guard let first, let second else { return .failure(BridgeError(.internalFault, "a side gave no answer")) }
+        return .success((first, second))
+    }
+    let (first, second) = try result.get()
+    return (first, second)
+}
+
+private func caught<Answer: Sendable>(
+    _ body: @Sendable () async throws(BridgeError) -> Answer
+) async -> Result<Answer, BridgeError> {
+    do throws(BridgeError) { return .success(try await body()) } catch { return .failure(error) }
+}
+
+/// Reads a stream to its end and closes it, also after a failure.
+/// - Parameter batch: called with the buffer, full of rows, after every read.
+func readAll(
+    _ stream: any RowStream, limit: Int, _ batch: (RecordBuffer) async throws(BridgeError) -> Void
+) async throws(BridgeError) {
+    let buffer = RecordBuffer(capacity: min(limit, 8 << 20) + (64 << 10))
+    do throws(BridgeError) {
+        while true {
+            if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
+            buffer.removeAll(retaining: 4 << 20)
+            guard try await stream.read(into: buffer, limit: limit) > 0 else { break }
+            try await batch(buffer)
+        }
+    } catch {
+        await stream.close()
+        throw error
+    }
+    await stream.close()
+}
+
+/// Looks keys up in batches that stay small where rows are large.
+func lookUp(
+    _ keys: [KeyImage], limits: CompareLimits,
+    find: (ArraySlice<KeyImage>, RecordBuffer) async throws(BridgeError) -> Void,
+    _ batch: (ArraySlice<KeyImage>, RecordBuffer) throws(BridgeError) -> Void
+) async throws(BridgeError) {
+    let buffer = RecordBuffer()
+    var start = 0
+    var size = min(16, limits.findBatch)
+    var largest = 1
+    while start < keys.count {
+        if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
+        let end = min(keys.count, start + size)
+        buffer.removeAll(retaining: 4 << 20)
+        try await find(keys[start..<end], buffer)
+        try batch(keys[start..<end], buffer)
+        try forEachRow(in: buffer) { image throws(BridgeError) in largest = max(largest, image.count) }
+        size = max(1, min(limits.findBatch, size * 4, limits.memory / 2 / largest))
+        start = end
+    }
+}

@@ -1,0 +1,114 @@
+import BridgeCore
+
+/// How the values of one column are made comparable. The same on both sides: it follows from the two types, and the more
+/// strictly typed one decides.
+///
+/// A value that is not one of the form's stays as it is, with its tag, and so differs from every value that is.
+package enum CellForm: Hashable, Sendable {
+    /// The cell as it stands: tag, length, bytes.
+    case raw
+    /// As it stands too; with `negativeZero`, a real -0 counts as 0.
+    case dynamic
+    /// Integer; a text is read as one.
+    case integerText
+    /// 0 or 1; a text is read as one.
+    case booleanText
+    /// Floating point; integer cells where they are exact.
+    case real(single: Bool, readsText: Bool)
+    /// Decimal text; integer cells as text. `byValue`: both sides declare a scale, so trailing zeros say nothing.
+    case numeric(byValue: Bool)
+    /// Blob; a text is read as `\x…`.
+    case blobText
+    case uuid
+    case json
+    case jsonb
+    case timestampWithTimeZone
+    case timestamp
+    case date
+    case time
+    /// Trailing blanks do not count, by declaration.
+    case character
+    /// Trailing blanks count unless `characterPadding` is on.
+    case paddedText
+    /// Left out: the two types cannot be compared.
+    case skip
+
+    /// The policies that could make two of its values equal.
+    var policies: EqualityPolicies {
+        switch self {
+        case .dynamic, .real: .negativeZero
+        case .numeric(let byValue): byValue ? .negativeZero : [.negativeZero, .numericScale]
+        case .json: .jsonSpacing
+        case .paddedText: .characterPadding
+        default: []
+        }
+    }
+}
+
+extension CellForm {
+    /// What a pair of types gives.
+    enum Choice: Hashable {
+        case form(CellForm)
+        case incomparable(String)
+    }
+
+    static func choose(_ source: Relation.Column, _ target: Relation.Column) -> Choice {
+        let refusal = Choice.incomparable("\(source.typeName) cannot be compared with \(target.typeName)")
+        guard let form = between(source.type, target.type) ?? between(target.type, source.type) else { return refusal }
+        return .form(form)
+    }
+
+    /// The form of two types, where the first is at least as strict as the second; nil to be asked the other way round,
+    /// or if there is none.
+    private static func between(_ a: LogicalType, _ b: LogicalType) -> CellForm? {
+        switch a {
+        case .boolean, .int16, .int32, .int64: return ofInteger(a, b)
+        case .float32, .float64:
+            switch b {
+            case .float32, .float64, .dynamic: return .real(single: false, readsText: false)
+            case let other where isText(other): return .real(single: a == .float32, readsText: true)
+            default: return nil
+            }
+        case .numeric(_, let scale):
+            if case .numeric(_, let other) = b { return .numeric(byValue: scale != nil && other != nil && scale != other) }
+            return isLoose(b) ? .numeric(byValue: false) : nil
+        case .bytes: return b == .bytes || b == .dynamic ? .raw : isText(b) ? .blobText : nil
+        case .jsonb: return b == .jsonb || b == .json || isLoose(b) ? .jsonb : nil
+        case .json: return b == .json || isLoose(b) ? .json : nil
+        case .uuid: return b == a || isLoose(b) ? .uuid : nil
+        case .timestampWithTimeZone: return b == a || isLoose(b) ? .timestampWithTimeZone : nil
+        case .timestamp: return b == a || isLoose(b) ? .timestamp : nil
+        case .date: return b == a || isLoose(b) ? .date : nil
+        case .time: return b == a || isLoose(b) ? .time : nil
+        case .interval: return b == a || isLoose(b) ? .raw : nil
+        case .character(let length): return ofCharacter(length, b)
+        case .dynamic: return b == .dynamic ? .dynamic : nil
+        case .text, .varchar, .other: return isLoose(b) ? .raw : nil
+        }
+    }
+
+    private static func ofInteger(_ a: LogicalType, _ b: LogicalType) -> CellForm? {
+        switch b {
+        case .boolean, .int16, .int32, .int64, .dynamic: return .raw
+        case .float32, .float64: return a == .boolean ? nil : .real(single: false, readsText: false)
+        case .numeric(_, let scale): return a == .boolean ? nil : .numeric(byValue: (scale ?? 0) > 0)
+        default: return isText(b) ? (a == .boolean ? .booleanText : .integerText) : nil
+        }
+    }
+
+    private static func ofCharacter(_ length: Int?, _ b: LogicalType) -> CellForm? {
+        if case .character(let other) = b { return length == nil && other == nil ? .paddedText : .character }
+        guard isLoose(b) else { return nil }
+        return length == nil ? .paddedText : .character
+    }
+
+    /// Types whose values come as the engine's text.
+    private static func isText(_ type: LogicalType) -> Bool {
+        switch type {
+        case .text, .varchar, .other: true
+        default: false
+        }
+    }
+
+    private static func isLoose(_ type: LogicalType) -> Bool { type == .dynamic || isText(type) }
+}

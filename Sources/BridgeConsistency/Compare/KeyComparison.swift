@@ -1,0 +1,146 @@
+import BridgeCore
+
+/// Looks rows up by key on both sides and compares them.
+struct KeyComparison {
+    let comparer: TableComparer
+    let source: any ComparisonView
+    let target: any ComparisonView
+
+    private var pair: TablePair { comparer.pair }
+
+    /// Keys given that denote the same row, so far as can be told.
+    private struct Wanted {
+        var key: KeyImage
+        /// ``RowImager/Hashes/key`` of its rows; nil if it cannot be told before they are seen.
+        var hash: UInt128?
+    }
+
+    private struct Answer {
+        var difference: CheckReport.Sample?
+        var policies: EqualityPolicies = []
+    }
+
+    func run(_ keys: [KeyImage]) async throws(BridgeError) -> [KeyOutcome] {
+        var seen: Set<KeyImage> = []
+        let distinct = keys.filter { seen.insert($0).inserted }
+        let imager = RowImager(pair, hasher: comparer.hasher)
+        var batchable: [UInt128: KeyImage] = [:]
+        var hashes: [UInt128?] = []
+        var ambiguous: Set<UInt128> = []
+        for key in distinct {
+            let canonical = try CanonicalKey.make(key, pair)
+            let hash = try canonical.map { key throws(BridgeError) in try imager.keyHash(key) }
+            hashes.append(hash)
+            guard let canonical, let hash else { continue }
+            // Two keys that only count as equal are two rows.
+            if let other = batchable[hash], other != canonical { ambiguous.insert(hash) }
+            batchable[hash] = canonical
+        }
+        let wanted = distinct.indices.map { index in
+            Wanted(key: distinct[index], hash: hashes[index].flatMap { ambiguous.contains($0) ? nil : $0 })
+        }
+        return try await outcomes(wanted, imager)
+    }
+
+    private func outcomes(_ wanted: [Wanted], _ imager: RowImager) async throws(BridgeError) -> [KeyOutcome] {
+        var result = [KeyOutcome?](repeating: nil, count: wanted.count)
+        let singles = wanted.indices.filter { wanted[$0].hash == nil }
+        let batched = wanted.indices.filter { wanted[$0].hash != nil }
+        var start = 0
+        var size = min(16, comparer.limits.findBatch)
+        var largest = 1
+        while start < batched.count {
+            let batch = batched[start..<min(batched.count, start + size)]
+            let hashes = Set(batch.compactMap { wanted[$0].hash })
+            // Of the keys that denote one row the first is looked up, so that no row is found twice.
+            var seen: Set<UInt128?> = []
+            let found = try await find(batch.map { wanted[$0] }.filter { seen.insert($0.hash).inserted }.map(\.key), imager)
+            let areKnown = found.source.byKey.keys.allSatisfy(hashes.contains)
+                && found.target.byKey.keys.allSatisfy(hashes.contains)
+            for index in batch {
+                if areKnown, let hash = wanted[index].hash {
+                    let answer = try answer(
+                        wanted[index].key, found, found.source.byKey[hash] ?? [], found.target.byKey[hash] ?? [], imager)
+                    result[index] = outcome(wanted[index].key, answer)
+                } else {
+                    // A row was found by a key that it does not have as it stands: by the engine's own idea of equality.
+                    result[index] = try await single(wanted[index].key, imager)
+                }
+            }
+            largest = max(largest, found.source.largest, found.target.largest)
+            start += batch.count
+            size = max(1, min(comparer.limits.findBatch, size * 4, comparer.limits.memory / 4 / largest))
+        }
+        for index in singles { result[index] = try await single(wanted[index].key, imager) }
+        return result.compactMap { $0 }
+    }
+
+    private func outcome(_ key: KeyImage, _ answer: Answer) -> KeyOutcome {
+        KeyOutcome(key: key, difference: answer.difference, equalByPolicy: Set(answer.policies.names))
+    }
+
+    private func single(_ key: KeyImage, _ imager: RowImager) async throws(BridgeError) -> KeyOutcome {
+        let found = try await find([key], imager)
+        let answer = try answer(
+            key, found, found.source.byKey.values.flatMap { $0 }, found.target.byKey.values.flatMap { $0 }, imager)
+        return outcome(key, answer)
+    }
+
+    private func find(
+        _ keys: [KeyImage], _ imager: RowImager
+    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
+        if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
+        let buffers = try await onBothSides { [pair, source] () async throws(BridgeError) in
+            try await findRows(source, pair.request(.source), keys)
+        } _: { [pair, target] () async throws(BridgeError) in
+            try await findRows(target, pair.request(.target), keys)
+        }
+        return (try FoundRows(buffers.source, imager), try FoundRows(buffers.target, imager))
+    }
+
+    /// Compares what one key found: usually one row on either side.
+    private func answer(
+        _ key: KeyImage, _ found: (source: FoundRows, target: FoundRows), _ source: [FoundRows.Found],
+        _ target: [FoundRows.Found], _ imager: RowImager
+    ) throws(BridgeError) -> Answer {
+        var left = source
+        var right = target
+        var answer = Answer()
+        left.removeAll { row in
+            guard let index = right.firstIndex(where: { $0.hashes.strict == row.hashes.strict }) else { return false }
+            right.remove(at: index)
+            return true
+        }
+        for (position, row) in left.enumerated().reversed() {
+            guard let index = right.firstIndex(where: { $0.hashes.lenient == row.hashes.lenient }) else { continue }
+            answer.policies.formUnion(try differences(found, row, right[index], imager).policies)
+            right.remove(at: index)
+            left.remove(at: position)
+        }
+        guard left.first != nil || right.first != nil else { return answer }
+        let (a, b) = (left.first, right.first)
+        let pairs = pair.hasKey ? b : (a == nil ? b : nil)
+        var columns: [String] = []
+        if let a, let pairs { columns = try differences(found, a, pairs, imager).columns }
+        let samples = comparer.sampleMaker(self.target)
+        answer.difference = try found.source.withImage(a?.range) { left throws(BridgeError) in
+            try found.target.withImage(pairs?.range) { right throws(BridgeError) in
+                // The key as it stands on a side reads better than a native one.
+                let shown = try (left ?? right).map { row throws(BridgeError) in try imager.keyImage(of: row) } ?? key
+                return try samples.sample(
+                    a == nil ? .extra : pairs == nil ? .missing : .different, key: shown, columns: columns,
+                    sourceHash: a.map { SampleMaker.text($0.hashes.strict, digits: 32) },
+                    targetHash: pairs.map { SampleMaker.text($0.hashes.strict, digits: 32) }, source: left, target: right)
+            }
+        }
+        return answer
+    }
+
+    private func differences(
+        _ found: (source: FoundRows, target: FoundRows), _ a: FoundRows.Found, _ b: FoundRows.Found, _ imager: RowImager
+    ) throws(BridgeError) -> (columns: [String], policies: EqualityPolicies) {
+        try found.source.withImage(a.range) { left throws(BridgeError) in
+            try found.target.withImage(b.range) { right throws(BridgeError) in try imager.differences(left, right) }
+        }
+    }
+}
