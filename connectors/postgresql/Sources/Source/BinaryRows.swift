@@ -10,8 +10,9 @@ struct BinaryRows: Sendable {
     init(_ columns: [Relation.Column]) { readers = columns.map { BinaryValue($0.type) } }
 
     /// How a column is selected so that its binary form is one that ``BinaryValue`` reads.
-    static func expression(_ column: Relation.Column) -> String {
-        let name = quoteIdentifier(column.name)
+    /// - Parameter alias: the table's name in the query, for a query of several.
+    static func expression(_ column: Relation.Column, of alias: String? = nil) -> String {
+        let name = (alias.map { $0 + "." } ?? "") + quoteIdentifier(column.name)
         guard BinaryValue(column.type) == .text || BinaryValue(column.type) == .timestampText else { return name }
         // format('%s') runs the type's output function, which is what the change stream has; a cast to text differs
         // from it for some types, such as inet.

@@ -59,6 +59,11 @@ struct CaptureVerification {
         guard state.oid == origin.identity[OriginKey.publicationOid] else {
             throw broken("the publication was dropped and made anew")
         }
+        try checkCoverage(state, tables)
+    }
+
+    /// Checks that a publication is about exactly these tables, columns and rows, and all that happens to them.
+    func checkCoverage(_ state: Publication.State, _ tables: [CapturedTable]) throws(BridgeError) {
         guard !state.isForAllTables, state.isComplete else { throw broken("the publication's options were changed") }
         for table in tables {
             let name = table.schema.name

@@ -41,6 +41,8 @@ package actor PostgresTarget: TargetConnector {
         try PostgresCatalog(try connected()).describeTables(names)
     }
 
+    func connectionString() throws(BridgeError) -> ConnectionString { try string.get() }
+
     /// The connection, made anew if it was lost.
     private func connected() throws(BridgeError) -> PostgresConnection {
         if let connection, !connection.isBroken { return connection }

@@ -194,6 +194,7 @@ enum LinkRecords {
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute(schemaLock)
             guard try exists(connection) else { return }
+            try ForeignWriteWatch.remove(link, connection)
             _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
             guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
             try connection.execute("DROP TABLE _bridge.link_table, _bridge.link", during: action)

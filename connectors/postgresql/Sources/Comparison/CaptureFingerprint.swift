@@ -1,0 +1,136 @@
+import BridgeCore
+
+/// All that the link's capture rests on, as text: two equal ones mean that changes are captured in the same way. Files of
+/// tables are no part of it; their numbers in the catalog are, since a table or column made anew is another one.
+struct CaptureFingerprint {
+    let session: PostgresConnection
+    let link: LinkDescription
+
+    func read() throws(BridgeError) -> String {
+        try session.inTransaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") { () throws(BridgeError) in
+            let names = try CaptureNames(link)
+            var lines = try server()
+            lines += try slot(names)
+            lines += try publication(names)
+            return lines.joined(separator: "\n")
+        }
+    }
+
+    private func server() throws(BridgeError) -> [String] {
+        let row = try session.rows(
+            """
+            SELECT (SELECT system_identifier FROM pg_control_system()), (SELECT timeline_id FROM pg_control_checkpoint()),
+              (SELECT oid FROM pg_database WHERE datname = current_database())
+            """, during: "reading the server's identity"
+        ).first
+        return ["server \(Self.line(row ?? []))"]
+    }
+
+    private func slot(_ names: CaptureNames) throws(BridgeError) -> [String] {
+        let context = [ErrorContext(.slot, names.slot)]
+        let rows = try session.rows(
+            """
+            SELECT slot_name, plugin, slot_type, datoid, database, temporary, two_phase, wal_status = 'lost' OR restart_lsn IS NULL
+            FROM pg_replication_slots WHERE slot_name = $1
+            """, [names.slot], during: "reading the replication slots")
+        guard let row = rows.first else {
+            throw BridgeError(.slotMissing, "the replication slot is gone", context: context)
+        }
+        guard row.last == "f" else {
+            throw BridgeError(
+                .slotLost, "the server has removed WAL that the replication slot still needed", context: context)
+        }
+        return ["slot \(Self.line(row.dropLast()))"]
+    }
+
+    private func publication(_ names: CaptureNames) throws(BridgeError) -> [String] {
+        let tables = try Publication.tables(of: link, session)
+        let publication = Publication(name: names.publication, session: session)
+        guard let state = try publication.read() else {
+            throw BridgeError(
+                .captureBroken, "the publication is gone", context: [.init(.detail, "publication \(names.publication)")])
+        }
+        let verification = CaptureVerification(
+            session: session, names: names, origin: CaptureOrigin(identity: [:], position: .zero))
+        try verification.checkCoverage(state, tables)
+        let head = try session.rows(
+            """
+            SELECT oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
+            FROM pg_publication WHERE pubname = $1
+            """, [names.publication], during: "reading the publication")
+        var lines = head.map { "publication \(Self.line($0))" }
+        if session.serverVersion >= 150_000 {
+            let schemas = try session.rows(
+                "SELECT pnnspid FROM pg_publication_namespace WHERE pnpubid = $1::oid ORDER BY 1", [state.oid],
+                during: "reading the publication")
+            lines += schemas.map { "schema \(Self.line($0))" }
+        }
+        for table in tables { lines += try describe(table, publication: state.oid) }
+        return lines
+    }
+
+    private func describe(_ table: CapturedTable, publication: String) throws(BridgeError) -> [String] {
+        let action = "reading the publication"
+        let oid = "\(table.oid)"
+        let details = session.serverVersion >= 150_000
+            ? "r.prattrs::text, pg_get_expr(r.prqual, r.prrelid)" : "NULL, NULL"
+        let head = try session.rows(
+            """
+            SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, r.oid, \(details),
+              (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = c.oid
+                AND (c.relreplident = 'i' AND i.indisreplident OR c.relreplident <> 'i' AND i.indisprimary) LIMIT 1)
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_publication_rel r ON r.prrelid = c.oid AND r.prpubid = $2::oid
+            WHERE c.oid = $1::oid
+            """, [oid, publication], during: action)
+        let columns = try session.rows(
+            """
+            SELECT a.attnum, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attcollation, a.attgenerated
+            FROM pg_attribute a WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
+            """, [oid], during: action)
+        return head.map { "table \(Self.line($0)) identity \(Self.line(table.schema.identity))" }
+            + columns.map { "column \(Self.line($0))" }
+    }
+
+    /// Facts that stay apart whatever stands in them.
+    private static func line(_ facts: some Sequence<String?>) -> String {
+        facts.map { $0.map { "\($0.utf8.count):\($0)" } ?? "-" }.joined(separator: " ")
+    }
+}
+
+extension PostgresComparison: ComparisonSource {
+    func settledPosition(patience: Duration) async throws(BridgeError) -> Position {
+        let connection = try connected()
+        return try await cancellable { () throws(BridgeError) in
+            try SettledPosition(session: connection, patience: patience).find()
+        }
+    }
+
+    /// The same place in the log that ``PostgresSource/currentPosition(_:)`` gives.
+    func currentPosition() async throws(BridgeError) -> Position { try LogMark.write(try connected()) }
+
+    func waitForWriters(patience: Duration) async throws(BridgeError) {
+        let connection = try connected()
+        try await cancellable { () throws(BridgeError) in
+            let tables = try Publication.tables(of: link, connection).map {
+                ($0.isPartitioned ? "" : "ONLY ") + $0.schema.name.quoted
+            }
+            guard !tables.isEmpty else { return }
+            let parts = patience.components
+            let milliseconds = max(1, min(parts.seconds * 1_000 + parts.attoseconds / 1_000_000_000_000_000, 86_400_000))
+            try connection.inTransaction { () throws(BridgeError) in
+                // One limit for the statement as a whole: lock_timeout counts for each table anew.
+                try connection.execute("SET LOCAL statement_timeout = \(milliseconds)")
+                try connection.execute(
+                    "LOCK TABLE \(tables.joined(separator: ", ")) IN SHARE MODE", during: "waiting for writers to end")
+            }
+        }
+    }
+
+    func captureFingerprint() async throws(BridgeError) -> String {
+        let connection = try connected()
+        return try await cancellable { () throws(BridgeError) in
+            try CaptureFingerprint(session: connection, link: link).read()
+        }
+    }
+}

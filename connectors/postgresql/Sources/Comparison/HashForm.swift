@@ -1,0 +1,90 @@
+import BridgeCore
+
+/// How a column enters a row's hash on the server: by an expression whose own hash is as exact as the value.
+///
+/// The trap in each type's hash function, which exists for hash joins and so must agree wherever `=` does: int8, and the
+/// times that are stored as one, are folded to 32 bits; -0 and 0, 1.0 and 1.00, `1 mon` and `30 days` are one; blanks at
+/// the end of bpchar do not count; enums are hashed by their OID; a nondeterministic collation hashes its sort key. Such
+/// types enter by their binary form as bytea, or by the text of their output function, which is what a link carries.
+struct HashForm: Hashable, Sendable {
+    /// What is the same on two servers on which equal values have equal hashes.
+    var name: String
+    private var shape: Shape
+
+    private enum Shape: Hashable, Sendable {
+        /// The value itself, as this type.
+        case plain(String)
+        /// By a function of pg_catalog.
+        case function(String)
+        /// One NaN for all of them: a computed one can have its sign bit set, and loses it on the way as text.
+        case float(String, send: String)
+        case output
+    }
+
+    /// The expression over a reference to the column.
+    func expression(_ reference: String) -> String {
+        switch shape {
+        case .plain(let type): "\(reference)::pg_catalog.\(type)"
+        case .function(let name): "pg_catalog.\(name)(\(reference))"
+        case .float(let type, let send):
+            "pg_catalog.\(send)(CASE WHEN \(reference) = 'NaN'::pg_catalog.\(type) THEN 'NaN'::pg_catalog.\(type) ELSE \(reference) END)"
+        // IS NOT NULL is false for a composite value with a field that is NULL.
+        case .output: "CASE WHEN \(reference) IS DISTINCT FROM NULL THEN pg_catalog.format('%s', \(reference)) END"
+        }
+    }
+
+    /// What the catalog says of a column's type, below its domains.
+    struct TypeFacts {
+        var oid: UInt32
+        /// `b` base, `e` enum, `r` range, `m` multirange, `c` composite.
+        var kind: String
+        var name: String
+        /// Of an array; 0 for none.
+        var element: UInt32
+        /// `format_type`, with its modifiers.
+        var typeName: String
+        var hasDeterministicCollation: Bool
+    }
+
+    init(_ type: TypeFacts) {
+        switch type.oid {
+        case 16: (name, shape) = ("bool", .plain("bool"))
+        case 17: (name, shape) = ("bytea", .plain("bytea"))
+        // Their hash is that of 32 bits, which nothing folds.
+        case 21, 23: (name, shape) = ("int4", .plain("int4"))
+        case 20: (name, shape) = ("int8", .function("int8send"))
+        case 26: (name, shape) = ("oid", .plain("oid"))
+        // A deterministic collation hashes the bytes, and so does bytea.
+        case 25, 1043: (name, shape) = ("text", type.hasDeterministicCollation ? .plain("text") : .function("textsend"))
+        // With the blanks, which two columns of one length pad alike.
+        case 1042: (name, shape) = (type.typeName, .function("bpcharsend"))
+        case 700: (name, shape) = ("float4", .float("float4", send: "float4send"))
+        case 701: (name, shape) = ("float8", .float("float8", send: "float8send"))
+        case 1082: (name, shape) = ("date", .plain("date"))
+        case 2950: (name, shape) = ("uuid", .plain("uuid"))
+        case let oid where Self.sent[oid] != nil:
+            name = type.name
+            shape = .function(Self.sent[oid] ?? "")
+        case _ where Self.plainElements.contains(type.element):
+            name = type.name
+            shape = .function("array_send")
+        case let oid where type.kind == "e" && oid >= 16_384: (name, shape) = ("enum", .output)
+        default: (name, shape) = ("output of \(type.name)", .output)
+        }
+    }
+
+    /// Built-in types with a binary form that tells all their values apart and holds no OID.
+    private static let sent: [UInt32: String] = [
+        114: "json_send", 650: "cidr_send", 790: "cash_send", 829: "macaddr_send", 774: "macaddr8_send",
+        869: "inet_send", 1083: "time_send", 1114: "timestamp_send", 1184: "timestamptz_send", 1186: "interval_send",
+        1266: "timetz_send", 1560: "bit_send", 1562: "varbit_send", 1700: "numeric_send", 3220: "pg_lsn_send",
+        3802: "jsonb_send", 3904: "range_send", 3906: "range_send", 3908: "range_send", 3910: "range_send",
+        3912: "range_send", 3926: "range_send", 4451: "multirange_send", 4532: "multirange_send",
+        4533: "multirange_send", 4534: "multirange_send", 4535: "multirange_send", 4536: "multirange_send",
+    ]
+
+    /// Types that an array's binary form holds exactly: the form has the element type's OID, which is fixed for these.
+    private static let plainElements: Set<UInt32> = [
+        16, 17, 20, 21, 23, 25, 114, 869, 1043, 1082, 1083, 1114, 1184, 1186, 1700, 2950, 3802,
+    ]
+}
