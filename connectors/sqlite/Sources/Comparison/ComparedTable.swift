@@ -58,13 +58,15 @@ final class ComparedTable {
         guard request.from != nil || request.to != nil else {
             return try connection.database.prepare(select + (filter.isEmpty ? "" : " WHERE 1\(filter)"))
         }
-        let (order, column) = try ranging(request)
+        let (order, column, mayBeNull) = try ranging(request)
         var sql = select + " WHERE "
         switch (request.from, request.to) {
         case (.some, .some): sql += "\(column) >= ?1 AND \(column) < ?2\(filter)"
         case (.some, nil): sql += "\(column) >= ?1\(filter)"
-        // NULL stands below every bound, and is compared with none.
-        default: sql += "\(column) < ?2\(filter) UNION ALL \(select) WHERE \(column) IS NULL\(filter)"
+        default:
+            sql += "\(column) < ?2\(filter)"
+            // NULL stands below every bound, and is compared with none.
+            if mayBeNull { sql += " UNION ALL \(select) WHERE \(column) IS NULL\(filter)" }
         }
         let statement = try connection.database.prepare(sql)
         try bind(request.from, at: 1, order, to: statement)
@@ -89,10 +91,15 @@ final class ComparedTable {
         try finder.find(keys, into: buffer)
     }
 
+    /// The condition by which rows are looked up; nil if a walk through the table is what finds them.
+    var lookupCondition: String? { finder.condition }
+
     // MARK: Ranges
 
-    /// The order of the request's ranges and the column for SQL.
-    private func ranging(_ request: ComparisonRequest) throws(BridgeError) -> (SharedKeyOrder, String) {
+    /// The order of the request's ranges, the column for SQL, and whether it can hold NULL.
+    private func ranging(
+        _ request: ComparisonRequest
+    ) throws(BridgeError) -> (order: SharedKeyOrder, column: String, mayBeNull: Bool) {
         guard let stated = request.layout.keyOrder, let first = request.layout.columns.firstIndex(where: \.isKey) else {
             throw BridgeError(
                 .internalFault, "a range was asked of a table that has no order", context: [.init(.table, name)])
@@ -101,7 +108,11 @@ final class ComparedTable {
         guard let order = SharedKeyOrder(table, column: place, encoding: encoding), order.rawValue == stated else {
             throw Self.changed(name, "the key is ordered otherwise than it was")
         }
-        return (order, "\(quoteIdentifier(table.name)).\(quoteIdentifier(table.columns[place].name))")
+        let isKey = table.key.contains(place) && (table.keyIsRowid || table.isWithoutRowid)
+        return (
+            order, "\(quoteIdentifier(table.name)).\(quoteIdentifier(table.columns[place].name))",
+            !isKey && !table.columns[place].isNotNull
+        )
     }
 
     private func bind(
@@ -120,7 +131,7 @@ final class ComparedTable {
     /// The bound behind about `rows` rows; see ``ComparisonView/boundary(_:rows:)``. The row filter is not asked: ranges
     /// then hold fewer rows, and the walk stays on the index.
     func boundary(_ request: ComparisonRequest, rows: Int) throws(BridgeError) -> KeyImage? {
-        let (order, column) = try ranging(request)
+        let (order, column, _) = try ranging(request)
         let lower = request.from == nil ? "" : " WHERE \(column) >= ?1"
         let walk = try connection.database.prepare(
             "SELECT \(column) \(from)\(lower) ORDER BY \(column) LIMIT 1 OFFSET \(max(1, rows))")

@@ -3,6 +3,8 @@ import BridgeCore
 /// Finds the rows of one table that have certain keys, byte for byte: 1 is not 1.0 and not '1', and under NOCASE 'a' is
 /// not 'A'. SQLite's own comparison, which may use an index, finds the rows that could be meant; the cells decide.
 ///
+/// In a UTF-16 database a key with text that is no valid UTF-16 is not found: it was read as other text than it is.
+///
 /// Without an index over the key, above all for tables whose rows are named by all their columns, one walk through the
 /// table looks for all keys of a call.
 final class KeyFinder {
@@ -10,7 +12,7 @@ final class KeyFinder {
     private let connection: SQLiteConnection
     private let keyPlaces: [Int]
     /// The condition that names a row by parameters; nil without an index that would serve it.
-    private let condition: String?
+    let condition: String?
     private var lookup: SQLiteStatement?
     private let scratch = RecordBuffer(capacity: 256)
 

@@ -92,7 +92,7 @@ struct FuzzHistory {
     }
 
     /// Runs a statement; constraints may stop it, nothing else may.
-    private mutating func attempt(_ sql: String, _ database: Database) throws -> String? {
+    mutating func attempt(_ sql: String, _ database: Database) throws -> String? {
         executed.append(sql)
         do {
             try database.execute(sql: sql)
@@ -142,7 +142,7 @@ struct FuzzHistory {
 
     private func quote(_ name: String) -> String { "\"" + name.replacingOccurrences(of: "\"", with: "\"\"") + "\"" }
 
-    private mutating func statement(_ database: Database) -> String {
+    mutating func statement(_ database: Database) -> String {
         let table = random.pick(schema.tables)
         switch random.below(100) {
         case 0..<8:
