@@ -27,10 +27,18 @@ extension Rules {
         case .targetRows:
             after.targetRows = world.target
             if holds(.markWithRows) { after.targetMark = world.applied }
-            after.step = holds(.markWithRows) ? .readEnd : .targetMark
+            after.step = holds(.markWithRows) ? .hold : .targetMark
             next(after, move)
         case .targetMark:
             after.targetMark = world.applied
+            after.step = .hold
+            next(after, move)
+        case .hold:
+            if holds(.tableHeldBeforeEnd), scenario.kind == .snapshot {
+                // Waits for whoever holds the table.
+                if isAnyWriterUnderWay(world, whole: true) { return }
+                after.isHolding = true
+            }
             after.step = .readEnd
             next(after, move)
         case .readEnd:
@@ -72,8 +80,10 @@ extension Rules {
         }
     }
 
-    private func isAnyWriterUnderWay(_ world: World) -> Bool {
-        scenario.operations.indices.contains { world.transactions[$0].isUnderWay }
+    private func isAnyWriterUnderWay(_ world: World, whole: Bool = false) -> Bool {
+        scenario.operations.indices.contains {
+            world.transactions[$0].isUnderWay && (!whole || world.transactions[$0].isWhole)
+        }
     }
 
     // MARK: Beginning
@@ -124,17 +134,32 @@ extension Rules {
         }
     }
 
-    /// Keys of entries that not both views see.
-    private func disputed(_ world: World) -> UInt8 {
-        var keys: UInt8 = 0
+    /// Keys of entries that not both views see. They are not settled by being equal. Left out of a comparison are, where
+    /// rows are copies of what transactions wrote, only those that one view sees and the other not.
+    private func disputed(_ world: World) -> (excluded: UInt8, unsettled: UInt8) {
+        var excluded: UInt8 = 0
+        var unsettled: UInt8 = 0
         var entry = world.purpose == .drain && !holds(.disputedFromStart) ? world.readBeforeDrain : world.begin
-        while entry < world.read {
+        let end = world.purpose == .drain && !holds(.droppedOnlyIfUntouched) ? world.end : world.read
+        while entry < end {
+            let number = world.log[Int(entry)]
             // Where there is one writer, the bits of the mark are a prefix of the log.
-            let isSeenBySource = world.sourceMark & (1 << world.log[Int(entry)]) != 0
-            if !isSeenBySource || entry >= world.targetMark { keys |= dirtyKeys(world, entry) }
+            let isSeenBySource = world.sourceMark & (1 << number) != 0
+            let isSeenByTarget = entry < world.targetMark
+            let keys = dirtyKeys(world, entry)
+            if !isSeenBySource || !isSeenByTarget { unsettled |= keys }
+            if isSeenBySource != isSeenByTarget || isSeenBySource == false && leavesTraces(world.transactions[Int(number)]) {
+                excluded |= keys
+            }
             entry += 1
         }
-        return keys
+        return (excluded, unsettled)
+    }
+
+    /// Whether a view may show what a transaction did that it does not see.
+    private func leavesTraces(_ transaction: Transaction) -> Bool {
+        scenario.kind == .state
+            ? holds(.statesDisputedUnlessInBoth) : transaction.isWhole && holds(.wholeTableAlwaysDisputed)
     }
 
     private func readForeign(_ world: inout World) {
@@ -167,14 +192,15 @@ extension Rules {
         switch world.purpose {
         case .firstChunk, .secondChunk:
             let chunk: UInt8 = world.purpose == .firstChunk ? 1 : 2
-            let wrong = chunk & different & ~disputed
+            let wrong = chunk & different & ~disputed.excluded
             world.mismatched |= wrong
             world.dirty |= wrong
             world.step = .idle
         case .drain:
-            let settled = world.dirty & ~disputed
-            world.mismatched = world.mismatched & ~settled | settled & different
-            world.dirty = world.dirty & ~settled | world.mismatched
+            // Compared are the dirty keys that are not left out; equal and settled ones are done with.
+            let compared = world.dirty & ~disputed.excluded
+            world.mismatched = world.mismatched & ~compared | compared & different
+            world.dirty &= ~(compared & ~different & ~disputed.unsettled)
             world.step = .idle
         case .fence:
             world.step = holds(.foreignAfterView) ? .readForeign : .verdict
@@ -232,6 +258,7 @@ extension Rules {
         world.targetRows = Rows(0, 0)
         world.sourceMark = 0
         world.targetMark = 0
+        world.isHolding = false
         world.end = 0
         world.readBeforeDrain = 0
     }
@@ -239,6 +266,7 @@ extension Rules {
     private func forget(_ world: inout World) {
         world.sourceMark = 0
         world.targetMark = 0
+        world.isHolding = false
         world.end = 0
     }
 }

@@ -45,6 +45,12 @@ extension Obligation {
             return both([update], [.lostApply, .kill])
         case .targetNotPutBack:
             return both([update], [.lostApply, .restore]) + both([update], .restore, nil, .falseAlarm)
+        case .tableHeldBeforeEnd, .wholeTableAlwaysDisputed:
+            return both([.truncate], [], .snapshot, .falseAlarm)
+        case .droppedOnlyIfUntouched:
+            return both([update, .set(key: 0, value: 1)], .lostApply)
+        case .statesDisputedUnlessInBoth:
+            return both([update, .set(key: 0, value: 1)], [], .state, .falseAlarm)
         }
     }
 

@@ -39,4 +39,14 @@ enum Obligation: String, CaseIterable {
     case dirtySavedWithPosition
     /// O13: the target is not put back to an older state of itself.
     case targetNotPutBack
+    /// O14: a table is locked against TRUNCATE and DDL, in both views, before the end of the log is read: snapshots do not
+    /// hold off what these do.
+    case tableHeldBeforeEnd
+    /// O15: for the same reason a TRUNCATE or DDL that not both views see disputes the table, also if neither sees it.
+    case wholeTableAlwaysDisputed
+    /// O16: so does a key of a source that logs keys: the target's row may be newer than what it has applied.
+    case statesDisputedUnlessInBoth
+    /// O17: a key is dropped as settled only if the journal, as far as its keys are in the dirty set, was asked for
+    /// disputes; a touch that was read later is not dropped with it.
+    case droppedOnlyIfUntouched
 }

@@ -90,7 +90,7 @@ struct Foreign: Hashable {
 enum Step: UInt8 {
     case begin, settle
     /// Views are opened, in this order. The marks are steps of their own only without ``Obligation/markWithRows``.
-    case sourceRows, sourceMark, targetRows, targetMark, readEnd
+    case sourceRows, sourceMark, targetRows, targetMark, hold, readEnd
     /// Waits for the journal, then compares.
     case compare
     /// Between two comparisons.
@@ -150,6 +150,8 @@ struct World: Hashable {
     var sourceMark: UInt8 = 0
     var targetRows = Rows(0, 0)
     var targetMark: UInt8 = 0
+    /// Whether the views hold a lock that keeps TRUNCATE and DDL off.
+    var isHolding = false
     var end: UInt8 = 0
     var foreignNumber: UInt8 = 0
     var drains: UInt8 = 0
@@ -159,4 +161,8 @@ struct World: Hashable {
         self.source = source
         self.target = target
     }
+
+    /// Whether a view is open whose rows are not read yet.
+    var hasSourceView: Bool { step.rawValue > Step.sourceRows.rawValue && step.rawValue <= Step.compare.rawValue }
+    var hasTargetView: Bool { step.rawValue > Step.targetRows.rawValue && step.rawValue <= Step.compare.rawValue }
 }
