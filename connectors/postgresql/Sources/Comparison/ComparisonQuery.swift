@@ -149,7 +149,7 @@ struct KeyList {
         let literals = arrays.map { "\($0.literal)::pg_catalog.text[]" }.joined(separator: ", ")
         let names = columns.indices.map { "c\($0)" }
         let casts = columns.enumerated().map { "(v.c\($0.offset))::\($0.element.castName) AS c\($0.offset)" }
-        let cast = "(SELECT \(casts.joined(separator: ", ")) FROM pg_catalog.unnest(\(literals)) "
+        let cast = "(SELECT \(casts.joined(separator: ", ")) FROM ROWS FROM (unnest(\(literals))) "
             + "AS v(\(names.joined(separator: ", "))))"
         if isByRow {
             // By the exact forms, since `=` may hold for values that are not the same, or be lacking.

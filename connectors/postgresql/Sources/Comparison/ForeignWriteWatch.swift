@@ -255,23 +255,24 @@ struct ForeignWriteWatch {
             // Afterwards, so that what is read now was recorded by triggers that were whole all the time, or shows.
             guard try isWhole() else { throw broken }
             let types = try keyTypes()
+            let cells = (0..<(types.values.map(\.count).max() ?? 0)).map { ", key[\($0 + 1)]" }.joined()
             return try connection.rows(
                 """
-                SELECT number, table_schema, table_name, key IS NULL, (extract(epoch FROM written_at) * 1000000)::bigint, to_json(key)
+                SELECT number, table_schema, table_name, array_length(key, 1), (extract(epoch FROM written_at) * 1000000)::bigint\(cells)
                 FROM \(records) WHERE number > $1::bigint AND number > 0 ORDER BY number LIMIT $2::bigint
                 """, ["\(after)", "\(max(0, limit))"], during: action
-            ).map { (row) throws(BridgeError) in try write(row, types) }
+            ).map { (row) throws(BridgeError) in try Self.write(row, types) }
         }
     }
 
-    private func write(_ row: [String?], _ types: [TableName: [CanonicalKind]]) throws(BridgeError) -> ForeignWrite {
+    private static func write(_ row: [String?], _ types: [TableName: [CanonicalKind]]) throws(BridgeError) -> ForeignWrite {
         let table = TableName(schema: row[1], name: row[2] ?? "")
         var key: KeyImage?
-        if row[3] == "f", let kinds = types[table] {
-            let cells = try connection.rows("SELECT json_array_elements_text($1::json)", [row[5]]).map { $0[0] }
+        // A key that is not whole stands for the whole table.
+        if let kinds = types[table], row[3] == "\(kinds.count)", row.count >= 5 + kinds.count {
             let buffer = RecordBuffer(capacity: 256)
-            buffer.beginRowImage(columns: cells.count)
-            for (cell, kind) in zip(cells, kinds) {
+            buffer.beginRowImage(columns: kinds.count)
+            for (cell, kind) in zip(row[5...], kinds) {
                 guard var text = cell else {
                     buffer.appendCell(.null)
                     continue
@@ -283,8 +284,7 @@ struct ForeignWriteWatch {
                 }
                 try result.get()
             }
-            // A key that is not whole stands for the whole table.
-            if cells.count == kinds.count { key = KeyImage(Array(buffer.bytes)) }
+            key = KeyImage(Array(buffer.bytes))
         }
         return ForeignWrite(
             number: row[0].flatMap { Int64($0) } ?? 0, table: table, key: key,
@@ -312,8 +312,9 @@ struct ForeignWriteWatch {
         let functions = try connection.rows(
             "SELECT p.oid::regprocedure::text FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE n.nspname = '_bridge' "
                 + "AND p.proname ~ \(quoteLiteral("^w[0-9]+_" + suffix(link) + "$"))", during: action)
+        if !functions.isEmpty { try connection.execute("SET LOCAL lock_timeout = '5s'") }
         for function in functions.compactMap({ $0[0] }) { try connection.execute("DROP FUNCTION \(function) CASCADE", during: action) }
-        try connection.execute("DROP TABLE IF EXISTS \(table(link))", during: action)
+        try connection.execute("SET LOCAL lock_timeout = 0; DROP TABLE IF EXISTS \(table(link))", during: action)
     }
 }
 

@@ -31,7 +31,7 @@ actor PostgresComparison: ComparisonSession {
     private nonisolated let interrupter: Interrupter
     private var connection: PostgresConnection?
     private var isClosed = false
-    /// The key columns of the link's tables, in the order of the mappings, as far as a layout was asked for.
+    /// The columns that name a row of the link's tables, in their order, as far as a layout was asked for.
     private(set) var layoutKeys: [TableMapping: [String]] = [:]
 
     init(_ string: ConnectionString, _ link: LinkDescription, _ role: ComparisonRole) throws(BridgeError) {
@@ -102,7 +102,7 @@ actor PostgresComparison: ComparisonSession {
                 ? BridgeError(.tableMissing, "the source has no such table", context: context)
                 : BridgeError(.targetTableMissing, "the target table does not exist", context: context)
         }
-        layoutKeys[mapping] = table.keys.map(\.column.name)
+        layoutKeys[mapping] = table.identity.map(\.column.name)
         return table.layout
     }
 
