@@ -49,10 +49,10 @@ struct CheckSessionTests {
         let place = try await CheckPlace.syncing()
         let directory = try place.migration().directory
         let lockHolder = Mutex<Int32?>(nil)
-        let procedure = Procedure(place) { check in
+        let procedure = Procedure(place) { _ async throws(BridgeError) in
             lockHolder.withLock { $0 = DirectoryLock.holder(of: directory) }
             // A write that only the link can bring over.
-            do {
+            do throws(any Error) {
                 try await place.sql("old.db", "INSERT INTO users VALUES (3, 'c')")
                 try await waitUntil("the row is on the target") {
                     try await place.sql("new.db", "SELECT count(*) FROM users") == "3\n"
@@ -67,7 +67,7 @@ struct CheckSessionTests {
         #expect(outcome.error == nil)
         #expect(outcome.report == Reports.clean())
         #expect(lockHolder.withLock { $0 } == getpid())
-        #expect(DirectoryLock.holder(of: directory) == nil)
+        try await waitUntil("the lock is free") { DirectoryLock.holder(of: directory) == nil }
         #expect(try place.history.map(\.checkId) == [Reports.clean().checkId])
         let options = try #require(procedure.options)
         #expect(options.tables == [TableName(name: "users")])
@@ -171,7 +171,8 @@ struct CheckSessionTests {
         #expect(outcome.report.verdict == .error)
         #expect(outcome.report.exitStatus == .interrupted)
         #expect(try place.history.isEmpty)
-        #expect(DirectoryLock.holder(of: try place.migration().directory) == nil)
+        let directory = try place.migration().directory
+        try await waitUntil("the lock is free") { DirectoryLock.holder(of: directory) == nil }
         let validator = try JSONSchemaValidator(CheckReportSchema.text)
         #expect(try validator.problems(outcome.report.json.pretty) == [])
     }

@@ -34,14 +34,15 @@ final class CheckSession: Sendable {
     private let check: any ConsistencyCheck
     /// Keeps the link in sync; nil where another process does.
     private let link: RunSession?
-    private let lock: DirectoryLock?
+    /// Held until ``run(_:)`` is over, whoever still knows the session then.
+    private let lock: Mutex<DirectoryLock?>
     private let logger: Logger
     private let state = Mutex(State())
 
     private init(check: any ConsistencyCheck, link: RunSession?, lock: DirectoryLock?, logger: Logger) {
         self.check = check
         self.link = link
-        self.lock = lock
+        self.lock = Mutex(lock)
         self.logger = logger
     }
 
@@ -128,7 +129,7 @@ final class CheckSession: Sendable {
         let result = await runBeside()
         watching.cancel()
         await watching.value
-        withExtendedLifetime(lock) {}
+        lock.withLock { $0 = nil }
         return try result.get()
     }
 
