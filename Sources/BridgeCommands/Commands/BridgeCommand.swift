@@ -8,14 +8,14 @@ struct BridgeCommand: AsyncParsableCommand {
         abstract: "Moves tables out of a live database into a new one.",
         discussion: """
             bridge copies the chosen tables of a PostgreSQL or SQLite database into another one while it is being \
-            written to, and then keeps the copy in sync.
+            written to, then keeps the copy in sync, and checks that both sides are the same.
 
             'bridge demo' shows it at work. 'bridge help exit-codes' prints what the exit statuses mean.
             """,
         version: ProductVersion.text,
         subcommands: [
             InitCommand.self, PreflightCommand.self, SchemaCommand.self, RunCommand.self, StatusCommand.self,
-            JournalCommand.self, ConfigCommand.self, DemoCommand.self, DemoWriterCommand.self,
+            CheckCommand.self, JournalCommand.self, ConfigCommand.self, DemoCommand.self, DemoWriterCommand.self,
         ])
 
     @OptionGroup var global: GlobalOptions

@@ -32,7 +32,7 @@ struct RunCommand: BridgeSubcommand {
         let stopping = StopRequest(status: untilCaughtUp ? .interrupted : .done, logger: context.logger)
         SignalWatcher.shared.watch { stopping.request() }
         let session = try await RunSession.prepare(migration, logger: context.logger)
-        stopping.attach(session)
+        stopping.attach { session.stop() }
         let display = RunDisplay(style: context.errorStyle, logger: context.logger)
         let outcome = await session.run(untilCaughtUp: untilCaughtUp) { display.show($0) }
         display.finish()

@@ -5,7 +5,9 @@ import Foundation
 ///
 /// - `lock`: held by the one process that may write here; holds its process number.
 /// - `status.json`: what the last `run` wrote about itself.
+/// - `checks/`: the reports of the last checks.
 /// - `forward/journal/`: the journal of the forward link.
+/// - `forward/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
     /// Absolute.
     package let path: String
@@ -14,10 +16,14 @@ package struct DataDirectory: Hashable, Sendable {
 
     package var lockFile: String { "\(path)/lock" }
     package var statusFile: String { "\(path)/status.json" }
+    package var checksDirectory: String { "\(path)/checks" }
 
     package func linkDirectory(_ direction: LinkDescription.Direction) -> String { "\(path)/\(direction.rawValue)" }
     package func journalDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/journal"
+    }
+    package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
+        "\(linkDirectory(direction))/check"
     }
 
     /// Removes what a start that failed before it had a journal left here.

@@ -24,6 +24,7 @@ struct MigrationStatus: Sendable {
     var journalBytes: Int64?
     var journalSegments: Int?
     var journalError: BridgeError?
+    var lastCheck: LastCheck?
     /// How the source writes positions.
     var describe: @Sendable (Position) -> String
 
@@ -52,6 +53,7 @@ struct MigrationStatus: Sendable {
             self.report = report
             runState = report.currentState(lockHolder: DirectoryLock.holder(of: directory))
         }
+        lastCheck = await LastCheck.read(directory, migration: migration)
         let journal = directory.journalDirectory(.forward)
         guard FileManager.default.fileExists(atPath: journal) else { return }
         do throws(BridgeError) {

@@ -17,8 +17,14 @@ final class RunSession: Sendable {
     /// Connects both ends, finds the tables and checks the configuration against them.
     /// - Throws: whatever makes the run impossible, before anything is made.
     static func prepare(_ migration: Migration, logger: Logger) async throws(BridgeError) -> RunSession {
+        try prepare(migration, link: try await migration.open(), logger: logger)
+    }
+
+    /// The same for a link whose ends are connected and whose tables were found.
+    static func prepare(
+        _ migration: Migration, link: Migration.Link, logger: Logger
+    ) throws(BridgeError) -> RunSession {
         let configuration = migration.configuration
-        let link = try await migration.open()
         for finding in ConfigurationChecks.findings(configuration, sources: link.sources) {
             guard finding.severity == .warning else { throw finding.error }
             logger.warning("\(finding.what); \(finding.why)")

@@ -43,7 +43,7 @@ extension MigrationStatus {
                 "rows_per_second": JSONValue(running?.activity == "copying" ? running?.copyRowsPerSecond : nil),
                 "eta_seconds": JSONValue(running?.copyETASeconds),
             ],
-            "last_check": nil,
+            "last_check": lastCheck?.json(at: .now) ?? .null,
             "gates": [],
             "conflicts": nil,
             "drift": [],
@@ -71,6 +71,7 @@ extension MigrationStatus {
         if runState == .failed, let error = report?.error { lines.append(style.red("  the last run failed: \(error)")) }
         if let journalError { lines.append(style.red("  journal: \(ErrorRenderer.headline(journalError))")) }
         lines += footing()
+        if let lastCheck { lines.append(lastCheck.line(style, at: .now)) }
         if phase != "syncing", state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
         if !nextSteps.isEmpty { lines += ["", style.cyan("next:") + " " + nextSteps.joined(separator: "; ")] }
         return lines

@@ -9,32 +9,36 @@ final class StopRequest: Sendable {
     /// database, and the next run goes on from the checkpoint, as it would after a crash.
     private static let patience: TimeInterval = 8
 
-    private let state = Mutex<(session: RunSession?, isRequested: Bool)>((nil, false))
+    private let state = Mutex<(stop: (@Sendable () -> Void)?, isRequested: Bool)>((nil, false))
     private let status: ExitStatus
+    private let work: String
     private let logger: Logger
 
-    /// - Parameter status: what the process ends with when it was asked to stop.
-    init(status: ExitStatus, logger: Logger) {
+    /// - Parameters:
+    ///   - status: what the process ends with when it was asked to stop.
+    ///   - work: what is finished before it stops.
+    init(status: ExitStatus, finishing work: String = "batch", logger: Logger) {
         self.status = status
+        self.work = work
         self.logger = logger
     }
 
-    /// The session that is to be stopped; at once if a stop was asked for before.
-    func attach(_ session: RunSession) {
+    /// What stops the work in good order; called at once if a stop was asked for before.
+    func attach(_ stop: @escaping @Sendable () -> Void) {
         let isRequested = state.withLock { state in
-            state.session = session
+            state.stop = stop
             return state.isRequested
         }
-        if isRequested { session.stop() }
+        if isRequested { stop() }
     }
 
     func request() {
-        logger.notice("stopping after the present batch; a second signal stops at once")
-        let session = state.withLock { state in
+        logger.notice("stopping after the present \(work); a second signal stops at once")
+        let stop = state.withLock { state in
             state.isRequested = true
-            return state.session
+            return state.stop
         }
-        session?.stop()
+        stop?()
         let (logger, status) = (logger, status)
         let watch = Thread {
             Thread.sleep(forTimeInterval: Self.patience)

@@ -1,0 +1,114 @@
+import ArgumentParser
+import BridgeConsistency
+import BridgeCore
+import Foundation
+
+struct CheckCommand: BridgeSubcommand {
+    static let configuration = CommandConfiguration(
+        commandName: "check", abstract: "Compare both sides and say whether they are the same.",
+        discussion: """
+            Compares every row of both sides at one position while writes go on, beside a running 'bridge run', or \
+            without one: it then keeps the target in sync itself for as long as it takes. Exits with 0 when both sides \
+            are consistent, with 1 when they are not, and with 2 when that cannot be told.
+
+            Values of rows are shown only with --show-values. The reports of the last 100 checks stay in data_dir/checks.
+            """)
+
+    enum Mode: String, CaseIterable, ExpressibleByArgument {
+        case full, incremental, sample
+
+        var value: CheckReport.Mode {
+            switch self {
+            case .full: .full
+            case .incremental: .incremental
+            case .sample: .sample
+            }
+        }
+    }
+
+    @OptionGroup var global: GlobalOptions
+    @Option(help: ArgumentHelp("How much is compared. (default: full)", valueName: "mode"))
+    var mode: Mode?
+    @Option(
+        name: .customLong("table"),
+        help: ArgumentHelp("Only this table, by the source's name; may be given more than once.", valueName: "table"))
+    var tables: [String] = []
+    @Flag(help: "Write the source's row to the target where they differ.")
+    var repair = false
+    @Flag(name: .customLong("show-values"), help: "Put the values of rows that differ into the report.")
+    var showValues = false
+    @Option(help: ArgumentHelp("How many differing rows of a table are named. (default: 10)", valueName: "n"))
+    var samples: Int?
+    @Option(
+        name: .customLong("differences"),
+        help: ArgumentHelp("Write the keys of all rows that differ to this file.", valueName: "file"), completion: .file())
+    var differencesFile: String?
+    @Flag(help: "List the last checks instead.")
+    var history = false
+    @Flag(help: "Print the JSON Schema of the report instead.")
+    var schema = false
+    @OptionGroup var json: JSONOption
+
+    func validate() throws {
+        if let samples, !(0...10_000).contains(samples) { throw ValidationError("--samples must be from 0 to 10000") }
+        let checks =
+            mode != nil || !tables.isEmpty || repair || showValues || samples != nil || differencesFile != nil
+        if history, schema { throw ValidationError("--history and --schema exclude each other") }
+        if checks, history || schema {
+            throw ValidationError("--\(history ? "history" : "schema") makes no check, so it stands alone")
+        }
+        if repair, mode == .sample { throw ValidationError("--repair and --mode sample exclude each other") }
+    }
+
+    func execute(_ context: CommandContext) async throws(BridgeError) -> ExitStatus {
+        if schema {
+            Console.shared.out(CheckReportSchema.text)
+            return .done
+        }
+        let configuration = try context.configuration()
+        if history { return try await list(DataDirectory(configuration.dataDirectory), context) }
+
+        signal(SIGPIPE, SIG_IGN)
+        let request = try request()
+        let migration = try Migration(configuration, registry: context.registry)
+        let stopping = StopRequest(status: .interrupted, finishing: "chunk", logger: context.logger)
+        SignalWatcher.shared.watch { stopping.request() }
+        let runner = CheckProcedure(migration: migration, logger: context.logger)
+        let outcome = try await runner.run(request) { stopping.attach($0) }
+        // For people an error says all that there is to say.
+        if json.isOn || outcome.report.verdict != .error || outcome.error == nil {
+            context.report(json: json, outcome.report.json, outcome.report.lines(context.style))
+        }
+        if let error = outcome.error { throw error }
+        return outcome.report.exitStatus
+    }
+
+    private func list(_ directory: DataDirectory, _ context: CommandContext) async throws(BridgeError) -> ExitStatus {
+        let entries = try await BlockingWork().run { () throws(BridgeError) in try CheckHistory(directory).entries() }
+        context.report(json: json, CheckHistory.json(entries), CheckHistory.lines(entries, context.style))
+        return .done
+    }
+
+    private func request() throws(BridgeError) -> CheckSession.Request {
+        var request = CheckSession.Request()
+        request.mode = mode?.value ?? .full
+        request.tables = tables
+        request.repair = repair
+        request.showValues = showValues
+        request.samples = samples ?? request.samples
+        if let differencesFile {
+            let path = absolute(differencesFile, in: FileManager.default.currentDirectoryPath)
+            var isFolder: ObjCBool = false
+            let folder = (path as NSString).deletingLastPathComponent
+            let hasFolder = FileManager.default.fileExists(atPath: folder, isDirectory: &isFolder) && isFolder.boolValue
+            let isTaken = FileManager.default.fileExists(atPath: path, isDirectory: &isFolder) && isFolder.boolValue
+            guard hasFolder, !isTaken else {
+                throw BridgeError(
+                    .usage, "the differences cannot be written there", context: [.init(.file, path)],
+                    hint: "name a file in a folder that exists")
+            }
+            request.differencesFile = path
+        }
+        return request
+    }
+}
