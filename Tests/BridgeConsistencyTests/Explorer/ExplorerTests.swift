@@ -27,18 +27,20 @@ struct ExplorerTests {
 
     private var pairs: [[Operation]] { Operation.all.flatMap { first in Operation.all.map { [first, $0] } } }
 
+    private let triples: [[Operation]] = [
+        [.set(key: 0, value: 2), .move(from: 0), .set(key: 0, value: 2)],
+        [.move(from: 0), .move(from: 1), .delete(key: 0)],
+        [.set(key: 1, value: 1), .truncate, .set(key: 0, value: 2)],
+        [.delete(key: 0), .set(key: 0, value: 1), .rewrite],
+    ]
+
     @Test("K3 nothing is called a mismatch while capture, applier and strangers do nothing wrong")
     func noFalseAlarm() {
-        let triples: [[Operation]] = [
-            [.set(key: 0, value: 2), .move(from: 0), .set(key: 0, value: 2)],
-            [.move(from: 0), .move(from: 1), .delete(key: 0)],
-            [.set(key: 1, value: 1), .truncate, .set(key: 0, value: 2)],
-            [.delete(key: 0), .set(key: 0, value: 1), .rewrite],
-        ]
         // Harmless troubles: a killed check, and a fence that ends too soon.
         let scenarios = Self.kinds.flatMap { kind in
-            triples.map { Scenario(kind: kind, operations: $0, drains: 2) }
-                + pairs.map { Scenario(kind: kind, operations: $0, faults: [.kill, .lease]) }
+            Operation.all.map {
+                Scenario(kind: kind, operations: [.set(key: 0, value: 2), $0], faults: [.kill, .lease], drains: 2)
+            } + pairs.map { Scenario(kind: kind, operations: $0, faults: .kill) }
         }
         let result = explore(scenarios)
         report("K3", result, scenarios.count)
@@ -53,6 +55,9 @@ struct ExplorerTests {
         var scenarios: [Scenario] = []
         for kind in Self.kinds {
             for operations in pairs {
+                scenarios.append(Scenario(kind: kind, operations: operations, faults: [.lostApply, .halfMove]))
+            }
+            for operations in triples {
                 scenarios.append(Scenario(kind: kind, operations: operations, faults: [.lostApply, .halfMove]))
             }
             for operation in Operation.all {
