@@ -27,20 +27,21 @@ struct DisputedKeyTests {
         let harness = try await CaptureHarness(
             "CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)", tables: ["t"])
         // Captured transactions take many reads.
-        harness.limit = 200
+        harness.limit = 80
         let session = try await harness.source.openComparison(harness.link, role: .source)
         let request = ComparisonRequest(layout: try await session.layout(of: harness.link.mappings[0], columns: nil))
         var targets = [Target(frontier: harness.durable, rows: [:])]
         var views: [(mark: Position, rows: [[UInt8]: [UInt8]], target: Target)] = []
         var transactions: [Captured] = []
         for _ in 0..<400 {
-            let (key, value) = (random.below(40), random.below(60))
+            let (key, value) = (random.below(400), random.below(600))
             let statement = random.pick([
                 "INSERT OR REPLACE INTO t VALUES(\(key), \(value))", "DELETE FROM t WHERE a = \(key)",
                 "UPDATE OR REPLACE t SET b = b + 1 WHERE a BETWEEN \(key) AND \(key + 9)",
             ])
             try harness.database.run("BEGIN; \(statement); UPDATE OR IGNORE t SET b = \(value) WHERE a = \(key + 3); COMMIT")
-            if random.chance(60) {
+            // Now and then the reader falls behind.
+            for _ in 0..<(random.chance(55) ? random.below(3) : 0) {
                 let progress = try await harness.read()
                 try Self.collect(harness.buffer.bytes, into: &transactions)
                 if !progress.isInsideTransaction { targets.append(Self.state(harness)) }
