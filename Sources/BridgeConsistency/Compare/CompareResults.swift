@@ -70,15 +70,21 @@ package struct KeyOutcome: Hashable, Sendable {
     package var key: KeyImage
     /// Nil if both sides have the same, or both nothing.
     package var difference: CheckReport.Sample?
+    /// The key in canonical form, if a row with it was found.
+    package var canonicalKey: KeyImage?
     /// The policies without which they would differ.
     package var equalByPolicy: Set<String>
 
-    package init(key: KeyImage, difference: CheckReport.Sample? = nil, equalByPolicy: Set<String> = []) {
+    package init(
+        key: KeyImage, canonicalKey: KeyImage? = nil, difference: CheckReport.Sample? = nil,
+        equalByPolicy: Set<String> = []
+    ) {
         self.key = key
+        self.canonicalKey = canonicalKey
         self.difference = difference
         self.equalByPolicy = equalByPolicy
     }
 }
 
-/// Called with every difference.
-package typealias DifferenceHandler = (CheckReport.Sample) throws(BridgeError) -> Void
+/// Called with every difference and the canonical key of its row.
+package typealias DifferenceHandler = (CheckReport.Sample, KeyImage) throws(BridgeError) -> Void

@@ -139,7 +139,7 @@ final class DifferenceReporter {
             } else if onDifference == nil {
                 return
             }
-            try onDifference?(sample)
+            try onDifference?(sample, key)
         }
     }
 

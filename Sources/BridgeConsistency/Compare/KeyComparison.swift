@@ -18,6 +18,7 @@ struct KeyComparison {
     private struct Answer {
         var difference: CheckReport.Sample?
         var policies: EqualityPolicies = []
+        var key: KeyImage?
     }
 
     func run(_ keys: [KeyImage]) async throws(BridgeError) -> [KeyOutcome] {
@@ -76,7 +77,9 @@ struct KeyComparison {
     }
 
     private func outcome(_ key: KeyImage, _ answer: Answer) -> KeyOutcome {
-        KeyOutcome(key: key, difference: answer.difference, equalByPolicy: Set(answer.policies.names))
+        KeyOutcome(
+            key: key, canonicalKey: answer.key, difference: answer.difference,
+            equalByPolicy: Set(answer.policies.names))
     }
 
     private func single(_ key: KeyImage, _ imager: RowImager) async throws(BridgeError) -> KeyOutcome {
@@ -106,6 +109,11 @@ struct KeyComparison {
         var left = source
         var right = target
         var answer = Answer()
+        if let row = source.first {
+            answer.key = try found.source.withImage(row.range) { row throws(BridgeError) in try imager.keyImage(of: row) }
+        } else if let row = target.first {
+            answer.key = try found.target.withImage(row.range) { row throws(BridgeError) in try imager.keyImage(of: row) }
+        }
         left.removeAll { row in
             guard let index = right.firstIndex(where: { $0.hashes.strict == row.hashes.strict }) else { return false }
             right.remove(at: index)

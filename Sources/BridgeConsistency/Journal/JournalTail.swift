@@ -17,7 +17,7 @@ actor JournalTail {
         // Position zero would mean: whatever is left.
         let before = Position(commit: max(start.commit, 2) - 1)
         let reader = try await JournalReader.open(directory: directory, after: before)
-        return JournalTail(reader, TouchLog(layouts: layouts, relations: reader.relations, frontier: .zero))
+        return JournalTail(reader, TouchLog(layouts: layouts, relations: reader.relations, frontier: start))
     }
 
     private init(_ reader: JournalReader, _ log: TouchLog) {

@@ -1,0 +1,96 @@
+import BridgeCore
+
+/// A view of each side, and what cannot be compared between them.
+struct AlignedViews: Sendable {
+    let source: any ComparisonView
+    let target: any ComparisonView
+    let dispute: Dispute
+    /// How long opening them and reading the journal up to them took.
+    let seconds: Double
+
+    func close() async {
+        await source.close()
+        await target.close()
+    }
+}
+
+extension CheckSession {
+    /// Opens both views, then reads the journal past the end that the source's log had after they were opened: whatever
+    /// either view holds, its transaction has then been read.
+    func openViews() async throws(BridgeError) -> AlignedViews {
+        let clock = ContinuousClock()
+        let began = clock.now
+        let source = try await sourceSide.openView()
+        let target: any ComparisonView
+        do throws(BridgeError) { target = try await targetSide.openView() } catch {
+            await source.close()
+            throw error
+        }
+        do throws(BridgeError) {
+            let end = try await self.source.currentPosition(link)
+            guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
+            try await pass(end, tail)
+            let dispute = await tail.dispute(source: source.sees, target: target.sees)
+            soundness.hold(.journalPassed)
+            return AlignedViews(
+                source: source, target: target, dispute: dispute,
+                seconds: Double((clock.now - began) / .microseconds(1)) / 1e6)
+        } catch {
+            await source.close()
+            await target.close()
+            throw error
+        }
+    }
+
+    /// Reads the journal until everything committed before `end` has been read; all that was touched is dirty.
+    private func pass(_ end: Position, _ tail: JournalTail) async throws(BridgeError) {
+        let deadline = ContinuousClock.now + options.patience
+        var wait: Duration = .milliseconds(1)
+        while true {
+            try await tail.advance()
+            for transaction in await tail.takeTouched() { dirty.touch(transaction) }
+            if await tail.frontier >= end { return }
+            try board.goOn()
+            guard ContinuousClock.now < deadline else {
+                throw BridgeError(
+                    .serverBusy, "the journal does not reach the end of the source's log",
+                    context: [.init(.migration, link.migration)],
+                    hint: "see with bridge status whether bridge run is alive and keeps up, then check again")
+            }
+            try? await Task.sleep(for: wait)
+            wait = min(wait * 2, .milliseconds(20))
+        }
+    }
+
+    /// The keys in dispute in canonical form, as far as there are rows with them: suspects are named so.
+    func canonicalExcluded(_ index: Int, _ views: AlignedViews) async throws(BridgeError) -> Set<KeyImage> {
+        let keys = views.dispute.excluded[index] ?? []
+        guard !keys.isEmpty else { return [] }
+        let pair = pairs[index]
+        var found = keys
+        for (view, layout, filter) in [
+            (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
+        ] {
+            let buffer = RecordBuffer()
+            try await view.findRows(
+                ComparisonRequest(layout: layout, rowFilter: filter), keys: Array(keys), into: buffer)
+            found.formUnion(try rowKeys(buffer, layout))
+        }
+        return found
+    }
+
+    /// The keys of rows that a view gave.
+    func rowKeys(_ buffer: RecordBuffer, _ layout: ComparisonLayout) throws(BridgeError) -> [KeyImage] {
+        var keys: [KeyImage] = []
+        let places = layout.columns.indices.filter { layout.columns[$0].isKey }
+        var reader = ByteReader(buffer.bytes)
+        while !reader.isAtEnd {
+            do throws(ByteReader.Truncated) { _ = try reader.readInteger(UInt32.self) } catch {
+                throw BridgeError.malformedRecord(at: error.offset)
+            }
+            let image = try RowImage(&reader)
+            keys.append(try KeyExtractor.key(of: image, places: places))
+        }
+        return keys
+    }
+}

@@ -1,0 +1,295 @@
+import BridgeCore
+import Logging
+
+/// A check at work: both sides, the journal, and what is known so far.
+actor CheckSession {
+    let link: LinkDescription
+    let options: CheckOptions
+    let source: any SourceConnector
+    let target: any TargetConnector
+    let sourceSide: any ComparisonSession
+    let targetSide: any ComparisonSession
+    let origin: CaptureOrigin
+    let board: CheckBoard
+    let logger: Logger
+    let access: ApplierAccess?
+    let pairs: [TablePair]
+    let stateFile: CheckStateFile
+    let differenceFile: DifferenceFile?
+
+    var state: CheckState
+    var tail: JournalTail?
+    /// Keys as the journal has them.
+    var dirty = DirtySet()
+    /// Keys in canonical form.
+    var suspects = SuspectSet()
+    var soundness = Soundness()
+    var foreignWrites: Int64 = 0
+    /// Which tables are compared now; all, unless some were named.
+    let wanted: [Int]
+    var sampleFindings: [Int: [CheckReport.Sample]] = [:]
+    var sampledRows: Int64 = 0
+
+    init(
+        link: LinkDescription, options: CheckOptions, source: any SourceConnector, target: any TargetConnector,
+        sourceSide: any ComparisonSession, targetSide: any ComparisonSession, origin: CaptureOrigin, board: CheckBoard,
+        access: ApplierAccess?, logger: Logger
+    ) async throws(BridgeError) {
+        self.link = link
+        self.options = options
+        self.source = source
+        self.target = target
+        self.sourceSide = sourceSide
+        self.targetSide = targetSide
+        self.origin = origin
+        self.board = board
+        self.logger = logger
+        self.access = access
+        var pairs: [TablePair] = []
+        for mapping in link.mappings {
+            let from = try await sourceSide.layout(of: mapping, columns: nil)
+            let to = try await targetSide.layout(of: mapping, columns: from.columns)
+            pairs.append(TablePair(mapping: mapping, source: from, target: to))
+        }
+        self.pairs = pairs
+        wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
+        stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
+        if let path = options.differencesFile {
+            differenceFile = try DifferenceFile(path: path)
+        } else {
+            differenceFile = nil
+        }
+        state = CheckState(
+            checkId: CheckIdentifier.make(), startedAt: Timestamp.now.rfc3339,
+            origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs),
+            fingerprint: "", from: 0, journaled: 0, foreignBefore: 0,
+            tables: pairs.map {
+                .init(
+                    report: CheckReport.Table(
+                        source: $0.mapping.source.description, target: $0.mapping.target.description,
+                        status: .consistent))
+            })
+    }
+
+    private static func selection(_ pairs: [TablePair]) -> String {
+        pairs.map { pair in
+            let columns = zip(pair.source.columns, pair.target.columns).map { "\($0.name):\($0.typeName):\($1.typeName)" }
+            return "\(pair.mapping.source)>\(pair.mapping.target)[\(columns.joined(separator: ","))]"
+                + (pair.mapping.rowFilter ?? "")
+        }.joined(separator: "\n")
+    }
+
+    func run() async throws(BridgeError) -> CheckReport {
+        let result: Result<CheckReport, BridgeError>
+        do throws(BridgeError) { result = .success(try await check()) } catch { result = .failure(error) }
+        await tail?.close()
+        return try result.get()
+    }
+
+    private func check() async throws(BridgeError) -> CheckReport {
+        soundness.hold(.databasesRead)
+        board.begin(rowsEstimated: options.mode == .full ? estimatedRows : nil)
+        switch options.mode {
+        case .full: try await checkAll()
+        case .sample: try await checkSamples()
+        case .incremental: try await checkChanged(atFence: false)
+        case .fence: try await checkChanged(atFence: true)
+        }
+        if options.repair, suspects.hasDifferences {
+            try await repair()
+            try await drain(untilAllSettled: false)
+            try await save()
+        }
+        return try await makeReport()
+    }
+
+    private var estimatedRows: Int64? {
+        let known = wanted.compactMap { pairs[$0].source.estimatedRows }
+        return known.isEmpty ? nil : known.reduce(0, +)
+    }
+
+    // MARK: - Modes
+
+    /// Every table from its first row to its last, then what changed meanwhile.
+    private func checkAll() async throws(BridgeError) {
+        try await beginAnew(goingOn: true)
+        for _ in 0..<5 {
+            for index in wanted where !state.tables[index].isDone { try await compareTable(index) }
+            try await sampleRows()
+            try await drain(untilAllSettled: false)
+            // Emptied or altered while another table was compared: once more.
+            let again = wanted.filter { dirty.wholeTables.contains($0) }
+            guard !again.isEmpty else { break }
+            for index in again { restart(index) }
+        }
+        if wanted.contains(where: { dirty.wholeTables.contains($0) }) {
+            soundness.fail(.wholeTableChanges, "a table was emptied or altered again and again")
+        } else {
+            soundness.hold(.wholeTableChanges)
+        }
+        try await finish()
+    }
+
+    /// Only what was touched since the last full check.
+    private func checkChanged(atFence: Bool) async throws(BridgeError) {
+        guard try await resume() else { return }
+        if atFence {
+            guard let writers = sourceSide.source else { throw Self.notASource }
+            try await writers.waitForWriters(patience: options.patience)
+        }
+        try await drain(untilAllSettled: atFence)
+        if wanted.contains(where: { dirty.wholeTables.contains($0) }) {
+            soundness.fail(.wholeTableChanges, "a table was emptied or altered since the last full check")
+        } else {
+            soundness.hold(.wholeTableChanges)
+        }
+        try await finish()
+    }
+
+    /// Some rows of each table; a difference is real, none proves little.
+    private func checkSamples() async throws(BridgeError) {
+        try await beginAnew(goingOn: false)
+        try await sampleRows()
+        soundness.hold(.wholeTableChanges)
+        try await examineConditions()
+    }
+
+    private func finish() async throws(BridgeError) {
+        try await examineConditions()
+        state.isComplete = true
+        try await save()
+    }
+
+    static var notASource: BridgeError { BridgeError(.internalFault, "a side of the check lacks its role") }
+
+    // MARK: - Beginning
+
+    /// Fixes the position from which on every key counts as dirty, or takes up a full check that was stopped.
+    private func beginAnew(goingOn: Bool) async throws(BridgeError) {
+        guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
+        let fingerprint = try await from.captureFingerprint()
+        if options.mode != .sample { try await to.watchForeignWrites() }
+        soundness.hold(.targetWatched)
+        if goingOn, let old = stateFile.read(), !old.isComplete, old.origin == state.origin,
+            old.selection == state.selection, old.fingerprint == fingerprint, try await reopen(old)
+        {
+            logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
+            return
+        }
+        state.fingerprint = fingerprint
+        state.foreignBefore = options.mode == .sample ? 0 : try await newestForeignWrite(to)
+        let settled = try await from.settledPosition(patience: options.patience)
+        soundness.hold(.writersSettled)
+        guard let applied = try await target.linkState(link)?.checkpoint?.frontier else {
+            throw BridgeError(.internalFault, "the target lost its records of the link")
+        }
+        state.from = min(settled, applied).commit
+        state.journaled = state.from
+        tail = try await openTail(at: state.from)
+    }
+
+    private func newestForeignWrite(_ side: any ComparisonTarget) async throws(BridgeError) -> Int64 {
+        var newest: Int64 = 0
+        while let last = try await side.foreignWrites(after: newest, limit: 10_000).last { newest = last.number }
+        return newest
+    }
+
+    private func openTail(at position: UInt64) async throws(BridgeError) -> JournalTail {
+        let tail = try await JournalTail.open(
+            directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source))
+        soundness.hold(.captureUninterrupted)
+        soundness.hold(.keyChanges)
+        return tail
+    }
+
+    /// Takes up a full check that was stopped: the chunks that it finished count, all that was touched since is dirty.
+    private func reopen(_ old: CheckState) async throws(BridgeError) -> Bool {
+        do throws(BridgeError) {
+            tail = try await openTail(at: old.from)
+        } catch where error.code == .journalMissing { return false }
+        state = old
+        soundness.hold(.writersSettled)
+        restoreSuspects()
+        return true
+    }
+
+    /// Takes up a completed full check. False, with the obligation that fails, if it cannot be built upon.
+    private func resume() async throws(BridgeError) -> Bool {
+        guard let from = sourceSide.source else { throw Self.notASource }
+        guard let old = stateFile.read(), old.isComplete else {
+            soundness.fail(.databasesRead, "there is no completed full check to build upon")
+            return false
+        }
+        guard old.origin == state.origin else {
+            soundness.fail(.captureUninterrupted, "capture began anew since the last full check")
+            return false
+        }
+        guard old.selection == state.selection else {
+            soundness.fail(.captureUnchanged, "tables, columns or types are others than in the last full check")
+            return false
+        }
+        do throws(BridgeError) {
+            guard try await from.captureFingerprint() == old.fingerprint else {
+                soundness.fail(.captureUnchanged, "what capture rests on was changed since the last full check")
+                return false
+            }
+            tail = try await openTail(at: old.journaled)
+        } catch where [.journalMissing, .slotMissing, .slotLost, .captureBroken, .sourceReplaced].contains(error.code) {
+            soundness.fail(.captureUninterrupted, error.message)
+            return false
+        }
+        let checkId = state.checkId
+        let startedAt = state.startedAt
+        state = old
+        state.checkId = checkId
+        state.startedAt = startedAt
+        soundness.hold(.writersSettled)
+        soundness.hold(.targetWatched)
+        for entry in old.dirty {
+            guard let keys = entry.keys else { return false }
+            for key in keys { dirty.touch(entry.table, key) }
+        }
+        for table in old.dirtyTables { dirty.touchWhole(table) }
+        restoreSuspects()
+        return true
+    }
+
+    private func restoreSuspects() {
+        for suspect in state.suspects {
+            let key = KeyImage(suspect.key)
+            if let sample = suspect.sample {
+                suspects.found(suspect.table, key, sample)
+            } else {
+                suspects.suspect(suspect.table, key)
+            }
+        }
+        for (index, table) in state.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
+    }
+
+    // MARK: - Keeping
+
+    /// Writes down how far the check is.
+    func save() async throws(BridgeError) {
+        guard options.mode != .sample else { return }
+        if let tail { state.journaled = max(state.from, min(await tail.settled, await tail.frontier).commit) }
+        state.dirty = pairs.indices.compactMap { index in
+            let keys = dirty.keys(of: index)
+            return keys.isEmpty ? nil : CheckState.Keys(table: index, keys: keys)
+        }
+        state.dirtyTables = dirty.wholeTables.sorted()
+        state.suspects = suspects.rows.flatMap { table, rows in
+            rows.map { CheckState.Suspect(table: table, key: $0.key.bytes, sample: $0.value) }
+        }
+        for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
+        try stateFile.write(state)
+    }
+
+    func restart(_ index: Int) {
+        state.tables[index].next = nil
+        state.tables[index].isDone = false
+        state.tables[index].report = CheckReport.Table(
+            source: pairs[index].mapping.source.description, target: pairs[index].mapping.target.description,
+            status: .consistent)
+        suspects.clear(index)
+    }
+}

@@ -1,0 +1,95 @@
+import BridgeCore
+
+extension CheckSession {
+    /// Keys that are looked up in one pair of views.
+    private static let keysOfRound = 5_000
+
+    /// Looks dirty and suspect keys up on both sides until all are settled, or until what is left is in use all the time.
+    /// - Parameter untilAllSettled: at a fence, where nothing moves any more, all must be.
+    func drain(untilAllSettled: Bool) async throws(BridgeError) {
+        try await takeForeignWrites()
+        var idle = 0
+        var isFirst = true
+        while isFirst || (!wantedIsEmpty && idle < (untilAllSettled ? 200 : 5)) {
+            isFirst = false
+            try board.goOn()
+            let before = dirty.count
+            let views = try await openViews()
+            do throws(BridgeError) { try await compareDirty(views) } catch {
+                await views.close()
+                throw error
+            }
+            await views.close()
+            state.viewSeconds = views.seconds
+            if dirty.count >= before || dirty.count == 0 { idle += 1 } else { idle = 0 }
+            if idle > 0, !wantedIsEmpty { await board.sleep(.milliseconds(20)) }
+        }
+    }
+
+    /// Whether nothing is left that a round could settle. Suspects known to differ are looked at once.
+    private var wantedIsEmpty: Bool { wanted.allSatisfy { dirty.keys(of: $0).isEmpty } }
+
+    private func compareDirty(_ views: AlignedViews) async throws(BridgeError) {
+        for index in wanted where pairs[index].incomparable.isEmpty {
+            guard !views.dispute.excludedTables.contains(index) else { continue }
+            let excluded = views.dispute.excluded[index] ?? []
+            let keys = dirty.keys(of: index).filter { !excluded.contains($0) }.prefix(Self.keysOfRound)
+            let comparer = makeComparer(pairs[index])
+            if !keys.isEmpty { try await settle(Array(keys), of: index, comparer, views) }
+            let suspected = suspects.keys(of: index)
+            guard !suspected.isEmpty else { continue }
+            let inDispute = try await canonicalExcluded(index, views)
+            let clear = suspected.filter { !inDispute.contains($0) }
+            for outcome in try await comparer.compare(keys: clear, source: views.source, target: views.target) {
+                if let sample = outcome.difference {
+                    suspects.found(index, outcome.key, sample)
+                } else {
+                    suspects.clear(index, outcome.key)
+                }
+            }
+        }
+    }
+
+    private func settle(
+        _ keys: [KeyImage], of index: Int, _ comparer: TableComparer, _ views: AlignedViews
+    ) async throws(BridgeError) {
+        let clock = ContinuousClock()
+        let began = clock.now
+        let unsettled = views.dispute.unsettled[index] ?? []
+        let isTouchedWhole = views.dispute.unsettledTables.contains(index)
+        for outcome in try await comparer.compare(keys: keys, source: views.source, target: views.target) {
+            if let sample = outcome.difference {
+                // It is looked at again as a suspect, under the name that both sides share.
+                suspects.found(index, outcome.canonicalKey ?? outcome.key, sample)
+            } else if let key = outcome.canonicalKey {
+                suspects.clear(index, key)
+            }
+            if !unsettled.contains(outcome.key), !isTouchedWhole { dirty.settle(index, outcome.key) }
+        }
+        let seconds = Double((clock.now - began) / .microseconds(1)) / 1e6
+        if keys.count >= 100 { state.keysPerSecond = Double(keys.count) / max(seconds, 1e-6) }
+    }
+
+    /// Rows that somebody else wrote to the target since the check began become suspects.
+    private func takeForeignWrites() async throws(BridgeError) {
+        guard options.mode != .sample, let side = targetSide.target else { return }
+        var newest = state.foreignBefore
+        foreignWrites = 0
+        do throws(BridgeError) {
+            while true {
+                let writes = try await side.foreignWrites(after: newest, limit: 10_000)
+                guard let last = writes.last else { return }
+                for write in writes { take(write) }
+                newest = last.number
+            }
+        } catch where error.code == .captureBroken {
+            soundness.fail(.targetWatched, error.message)
+        }
+    }
+
+    private func take(_ write: ForeignWrite) {
+        guard let index = wanted.first(where: { pairs[$0].target.table == write.table }) else { return }
+        foreignWrites += 1
+        if let key = write.key { suspects.suspect(index, key) } else { dirty.touchWhole(index) }
+    }
+}

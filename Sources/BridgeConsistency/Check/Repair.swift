@@ -1,0 +1,124 @@
+package import BridgeCore
+
+/// Lets a piece of work use the link's applier between two transactions; nil if the link ended before.
+package typealias ApplierAccess =
+    @Sendable (
+        _ body: @escaping @Sendable (any ChangeApplier, Checkpoint) async -> Result<Int, BridgeError>
+    ) async -> Result<Int, BridgeError>?
+
+extension CheckSession {
+    private static let rowsOfBatch = 500
+
+    /// Writes the source's rows over those of the target that are known to differ.
+    ///
+    /// The applier stands still between two transactions meanwhile, and only rows are taken that no transaction touches
+    /// which is not on the target yet: the source's row is then what the target should have at its checkpoint, and the
+    /// journal goes on from there as if it had been so all along.
+    func repair() async throws(BridgeError) {
+        guard let access else {
+            throw BridgeError(
+                .alreadyRunning, "rows cannot be repaired while another process applies changes",
+                hint: "stop bridge run, run bridge check --repair, then start bridge run again")
+        }
+        for index in wanted {
+            let keys = suspects.differing(of: index)
+            for start in stride(from: 0, to: keys.count, by: Self.rowsOfBatch) {
+                try board.goOn()
+                let batch = Array(keys[start..<min(keys.count, start + Self.rowsOfBatch)])
+                let outcome = await access { applier, checkpoint in
+                    do throws(BridgeError) {
+                        return .success(try await self.rewrite(batch, of: index, applier, checkpoint))
+                    } catch { return .failure(error) }
+                }
+                guard let outcome else {
+                    throw BridgeError(.interrupted, "the link ended before its rows were repaired")
+                }
+                let rows = try outcome.get()
+                state.tables[index].report.repaired += Int64(rows)
+                logger.notice("rows repaired", metadata: ["table": "\(pairs[index].mapping.target)", "rows": "\(rows)"])
+            }
+        }
+    }
+
+    private func rewrite(
+        _ keys: [KeyImage], of index: Int, _ applier: any ChangeApplier, _ checkpoint: Checkpoint
+    ) async throws(BridgeError) -> Int {
+        let views = try await openViews()
+        do throws(BridgeError) {
+            let rows = try await rewrite(keys, of: index, applier, checkpoint, views)
+            await views.close()
+            return rows
+        } catch {
+            await views.close()
+            throw error
+        }
+    }
+
+    private func rewrite(
+        _ keys: [KeyImage], of index: Int, _ applier: any ChangeApplier, _ checkpoint: Checkpoint, _ views: AlignedViews
+    ) async throws(BridgeError) -> Int {
+        let pair = pairs[index]
+        guard !views.dispute.unsettledTables.contains(index), pair.source.columns.contains(where: \.isKey) else { return 0 }
+        let inDispute = try await canonicalExcluded(index, views)
+        let clear = keys.filter { !inDispute.contains($0) }
+        let found = RecordBuffer()
+        try await views.source.findRows(
+            ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter), keys: clear, into: found)
+        // A reader of the target would hold up an engine with one writer.
+        await views.target.close()
+        let relation = Relation(
+            id: .max - UInt32(index), engine: source.engine, form: .canonical, name: pair.mapping.source, identity: .key,
+            columns: pair.source.columns)
+        let records = RecordBuffer()
+        records.appendRelation(relation)
+        records.appendBegin(
+            TransactionStart(transaction: 0, position: checkpoint.position, commitTime: checkpoint.commitTime))
+        let gone = Set(clear).subtracting(try appendUpserts(found, relation, pair.source, to: records))
+        for key in gone { appendRemove(key, relation, to: records) }
+        records.appendCommit(
+            TransactionEnd(
+                position: checkpoint.position, end: checkpoint.position.commit, commitTime: checkpoint.commitTime,
+                changes: UInt64(clear.count)))
+        guard !clear.isEmpty else { return 0 }
+        try await applier.apply(
+            ChangeBatch(records: records, relations: [:], checkpoint: checkpoint, rows: clear.count, transactions: 1))
+        return clear.count
+    }
+
+    /// - Returns: the keys of the rows that are there.
+    private func appendUpserts(
+        _ rows: RecordBuffer, _ relation: Relation, _ layout: ComparisonLayout, to records: RecordBuffer
+    ) throws(BridgeError) -> [KeyImage] {
+        var keys: [KeyImage] = []
+        let places = layout.columns.indices.filter { layout.columns[$0].isKey }
+        var reader = ByteReader(rows.bytes)
+        while !reader.isAtEnd {
+            do throws(ByteReader.Truncated) { _ = try reader.readInteger(UInt32.self) } catch {
+                throw BridgeError.malformedRecord(at: error.offset)
+            }
+            let image = try RowImage(&reader)
+            let start = records.beginRow(.upsert, relation: relation.id)
+            records.append(image.bytes)
+            records.endRecord(start)
+            keys.append(try KeyExtractor.key(of: image, places: places))
+        }
+        return keys
+    }
+
+    private func appendRemove(_ key: KeyImage, _ relation: Relation, to records: RecordBuffer) {
+        let start = records.beginRow(.remove, relation: relation.id)
+        records.beginRowImage(columns: relation.columns.count)
+        key.bytes.withUnsafeBytes { bytes in
+            var reader = ByteReader(bytes)
+            var cells = (try? RowImage(&reader))?.cells
+            for column in relation.columns {
+                guard column.isKey, let cell = (try? cells?.next()) ?? nil else {
+                    records.appendCell(.absent)
+                    continue
+                }
+                if cell.tag.hasBytes { records.appendCell(cell.tag, cell.bytes) } else { records.appendCell(cell.tag) }
+            }
+        }
+        records.endRecord(start)
+    }
+}

@@ -1,0 +1,128 @@
+import BridgeCore
+
+extension CheckSession {
+    /// Looks at what must not have changed since the beginning.
+    func examineConditions() async throws(BridgeError) {
+        guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
+        do throws(BridgeError) {
+            if try await from.captureFingerprint() == state.fingerprint {
+                soundness.hold(.captureUnchanged)
+            } else {
+                soundness.fail(.captureUnchanged, "what capture rests on was changed while the check ran")
+            }
+        } catch where [.slotMissing, .slotLost, .captureBroken, .sourceReplaced].contains(error.code) {
+            soundness.fail(.captureUninterrupted, error.message)
+        }
+        guard let now = try await target.linkState(link)?.origin, "\(now.position.storedForm)\n\(now.identityText)" == state.origin
+        else {
+            soundness.fail(.captureUninterrupted, "the link began anew while the check ran")
+            return
+        }
+        guard options.mode != .sample else { return }
+        do throws(BridgeError) { _ = try await to.foreignWrites(after: state.foreignBefore, limit: 1) } catch where error.code == .captureBroken {
+            soundness.fail(.targetWatched, error.message)
+        }
+    }
+
+    func makeReport() async throws(BridgeError) -> CheckReport {
+        var report = CheckReport(
+            checkId: state.checkId, migration: link.migration, mode: options.mode, verdict: .consistent,
+            gate: .init(isOpen: false), startedAt: state.startedAt, source: source.displayName,
+            target: target.displayName)
+        report.completedAt = Timestamp.now.rfc3339
+        report.soundness = soundness.report
+        report.progress = board.progress
+        report.progress.etaSeconds = 0
+        report.tables = wanted.map { tableReport($0) }
+        report.validations = try await validations(report.tables)
+        report.fenceSeconds = predictedFence
+        report.verdict = verdict(report)
+        report.gate = gate(report)
+        return report
+    }
+
+    private func tableReport(_ index: Int) -> CheckReport.Table {
+        var table = state.tables[index].report
+        let differences = suspects.differences(of: index)
+        if !suspects.overflown.contains(index) {
+            table.mismatched = Int64(differences.count { $0.kind == .different })
+            table.sourceOnly = Int64(differences.count { $0.kind == .missing })
+            table.targetOnly = Int64(differences.count { $0.kind == .extra })
+        }
+        table.samples = Array(differences.prefix(options.sampleLimit))
+        table.samplesCut = differences.count > table.samples.count || suspects.overflown.contains(index)
+        table.pending = Int64(dirty.keys(of: index).count)
+        if !differences.isEmpty || suspects.overflown.contains(index) {
+            table.status = .inconsistent
+        } else if dirty.wholeTables.contains(index) {
+            table.status = .inconclusive
+            table.reason = "it was emptied or altered; bridge check --mode full compares it anew"
+        } else if options.mode == .incremental || options.mode == .fence, !state.isComplete {
+            table.status = .inconclusive
+            table.reason = "there is no completed full check to build upon; run bridge check --mode full"
+        }
+        return table
+    }
+
+    private var predictedFence: Double? {
+        guard let views = state.viewSeconds else { return nil }
+        return views + Double(dirty.count + suspects.count) / (state.keysPerSecond ?? 10_000)
+    }
+
+    private func validations(_ tables: [CheckReport.Table]) async throws(BridgeError) -> [CheckReport.Validation] {
+        let isRowsChecked = options.mode != .sample
+        let counts = tables.filter { $0.sourceOnly != $0.targetOnly }.map {
+            "\($0.source): \($0.sourceOnly) rows are missing and \($0.targetOnly) are extra"
+        }
+        let sums = tables.filter { $0.mismatched > 0 || ($0.sourceOnly == $0.targetOnly && $0.sourceOnly > 0) }.map {
+            "\($0.source): \($0.mismatched + $0.sourceOnly + $0.targetOnly) rows differ"
+        }
+        let samples = sampleFindings.sorted { $0.key < $1.key }.map {
+            "\(pairs[$0.key].mapping.source): \($0.value.count) of the rows sampled differ"
+        }
+        let isOpen = tables.contains { $0.status == .inconclusive }
+        func status(_ findings: [String]) -> CheckReport.Validation.Status {
+            findings.isEmpty ? (isOpen ? .inconclusive : .passed) : .failed
+        }
+        let (sourceFacts, targetFacts) = (try await sourceSide.facts(), try await targetSide.facts())
+        let structure = StructureComparison(
+            mappings: wanted.map { link.mappings[$0] }, source: wanted.map { sourceFacts[$0] },
+            target: wanted.map { targetFacts[$0] })
+        return [
+            .init(name: .rowCounts, status: isRowsChecked ? status(counts) : .skipped, findings: counts),
+            structure.schemas(), structure.indexes(), structure.constraints(),
+            .init(
+                name: .dataSamples, status: sampledRows == 0 && options.mode != .sample && options.mode != .full ? .skipped : status(samples),
+                findings: samples),
+            .init(name: .checksums, status: isRowsChecked ? status(sums) : .skipped, findings: sums),
+        ]
+    }
+
+    private func verdict(_ report: CheckReport) -> CheckReport.Verdict {
+        if report.tables.contains(where: { $0.status == .inconsistent })
+            || report.validations.contains(where: { $0.status == .failed })
+        {
+            return .inconsistent
+        }
+        let isSound = soundness.allHold
+        if report.tables.contains(where: { $0.status != .consistent }) || !isSound { return .inconclusive }
+        if options.mode == .fence, report.tables.contains(where: { $0.pending > 0 }) { return .inconclusive }
+        return .consistent
+    }
+
+    private func gate(_ report: CheckReport) -> CheckReport.Gate {
+        var reasons: [String] = []
+        switch report.verdict {
+        case .consistent: break
+        case .inconsistent: reasons.append("source and target differ")
+        case .inconclusive: reasons.append("the check could not prove that source and target are the same")
+        case .error: reasons.append("the check failed")
+        }
+        if options.mode == .sample { reasons.append("a sample proves little; run bridge check --mode full") }
+        if options.tables != nil { reasons.append("only some tables were compared") }
+        if foreignWrites > 0 {
+            reasons.append("\(foreignWrites) writes to the target by others than bridge; find who writes, then run bridge check --mode full")
+        }
+        return CheckReport.Gate(isOpen: reasons.isEmpty, reasons: reasons)
+    }
+}

@@ -1,0 +1,162 @@
+import BridgeCore
+
+extension CheckSession {
+    /// Rows of a chunk. A chunk is what is done again after a kill, and how long a view is held.
+    static let chunkRows = 100_000
+
+    /// Compares one table from where it stands to its end.
+    func compareTable(_ index: Int) async throws(BridgeError) {
+        let pair = pairs[index]
+        guard pair.incomparable.isEmpty else {
+            let names = pair.incomparable.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+            state.tables[index].report.status = .inconclusive
+            state.tables[index].report.reason = "cannot be compared: " + names.joined(separator: "; ")
+            state.tables[index].isDone = true
+            return
+        }
+        state.tables[index].report.hashAlgorithm = pair.hashAlgorithm
+        let comparer = makeComparer(pair)
+        while !state.tables[index].isDone {
+            try board.goOn()
+            let clock = ContinuousClock()
+            let began = clock.now
+            let seen = await tail?.transactionCount ?? 0
+            try await compareChunk(index, comparer)
+            try await save()
+            // Only a source that is being written to is spared.
+            if await tail?.transactionCount ?? 0 > seen { await pause(after: clock.now - began) }
+        }
+    }
+
+    private func compareChunk(_ index: Int, _ comparer: TableComparer) async throws(BridgeError) {
+        let pair = pairs[index]
+        let views = try await openViews()
+        do throws(BridgeError) {
+            guard !views.dispute.unsettledTables.contains(index) else {
+                // Emptied or altered on one side and not on the other yet.
+                await views.close()
+                restart(index)
+                await board.sleep(.milliseconds(50))
+                return
+            }
+            if dirty.wholeTables.contains(index) {
+                // Both views hold what emptied or altered it: from here on the table is compared anew.
+                restart(index)
+                dirty.settleWhole(index)
+            }
+            let from = state.tables[index].next.map { KeyImage($0) }
+            let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter, from: from)
+            let to = pair.usesRanges ? try await views.source.boundary(request, rows: Self.chunkRows) : nil
+            let collector = DifferenceCollector(table: pair.mapping.source.description, file: differenceFile)
+            let outcome = try await comparer.compare(
+                source: views.source, target: views.target, from: from, to: to,
+                disputed: Array(views.dispute.excluded[index] ?? []),
+                onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
+            let found = collector.all
+            for (key, sample) in found.rows { suspects.found(index, key, sample) }
+            if found.hasMore { suspects.overflow(index) }
+            await views.close()
+            take(outcome, into: index)
+            state.tables[index].next = to?.bytes
+            state.tables[index].isDone = to == nil
+        } catch {
+            await views.close()
+            throw error
+        }
+    }
+
+    func makeComparer(_ pair: TablePair) -> TableComparer {
+        var limits = CompareLimits()
+        limits.samples = options.sampleLimit
+        limits.spillDirectory = options.stateDirectory
+        let source = source
+        return TableComparer(pair: pair, limits: limits, showValues: options.showValues) { mark in
+            guard case .before(let position) = mark else { return nil }
+            return source.describe(position)
+        }
+    }
+
+    private func take(_ outcome: ChunkOutcome, into index: Int) {
+        state.tables[index].report.rowsCompared += outcome.rowsCompared
+        state.tables[index].report.matching += outcome.matching
+        state.tables[index].report.mismatched += outcome.mismatched
+        state.tables[index].report.sourceOnly += outcome.sourceOnly
+        state.tables[index].report.targetOnly += outcome.targetOnly
+        for (policy, rows) in outcome.equalByPolicy {
+            state.tables[index].report.equalByPolicy[policy, default: 0] += rows
+        }
+        board.add(rows: outcome.rowsCompared)
+    }
+
+    /// Gives the source back what was taken: a share of `1 - throttle` of one core's time at most, on a machine that may
+    /// have two.
+    private func pause(after worked: Duration) async {
+        guard options.throttle > 0 else { return }
+        let share = max(0.02, min(1, 2 * (1 - options.throttle)))
+        await board.sleep(worked * (1 / share - 1))
+    }
+
+    // MARK: - Samples
+
+    /// Reads some rows of each table on both sides and compares them cell by cell.
+    func sampleRows() async throws(BridgeError) {
+        for index in wanted where pairs[index].incomparable.isEmpty {
+            try board.goOn()
+            let views = try await openViews()
+            do throws(BridgeError) {
+                if !views.dispute.excludedTables.contains(index) { try await sample(index, views) }
+            } catch {
+                await views.close()
+                throw error
+            }
+            await views.close()
+        }
+    }
+
+    private func sample(_ index: Int, _ views: AlignedViews) async throws(BridgeError) {
+        let pair = pairs[index]
+        var keys: Set<KeyImage> = []
+        let rounds = pair.usesRanges ? 5 : 1
+        for _ in 0..<rounds {
+            var from: KeyImage?
+            if pair.usesRanges, let rows = pair.source.estimatedRows, rows > 1000 {
+                let whole = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter)
+                from = try await views.source.boundary(whole, rows: .random(in: 1..<Int(min(rows, 10_000_000))))
+            }
+            for (view, layout, filter) in [
+                (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
+            ] {
+                let request = ComparisonRequest(layout: layout, rowFilter: filter, from: from)
+                keys.formUnion(try await firstKeys(request, view))
+            }
+        }
+        keys.subtract(try await canonicalExcluded(index, views))
+        sampledRows += Int64(keys.count)
+        let outcomes = try await makeComparer(pair).compare(
+            keys: Array(keys), source: views.source, target: views.target)
+        for outcome in outcomes {
+            guard let sample = outcome.difference else { continue }
+            sampleFindings[index, default: []].append(sample)
+            suspects.found(index, outcome.canonicalKey ?? outcome.key, sample)
+        }
+        if options.mode == .sample {
+            state.tables[index].report.rowsCompared += Int64(outcomes.count)
+            state.tables[index].report.matching += Int64(outcomes.count { $0.difference == nil })
+            state.tables[index].report.hashAlgorithm = "cell by cell"
+            board.add(rows: Int64(outcomes.count))
+        }
+    }
+
+    private func firstKeys(
+        _ request: ComparisonRequest, _ view: any ComparisonView
+    ) async throws(BridgeError) -> [KeyImage] {
+        let rows = try await view.openRows(request)
+        let buffer = RecordBuffer()
+        do throws(BridgeError) { _ = try await rows.read(into: buffer, limit: 64 << 10) } catch {
+            await rows.close()
+            throw error
+        }
+        await rows.close()
+        return Array(try rowKeys(buffer, request.layout).prefix(200))
+    }
+}
