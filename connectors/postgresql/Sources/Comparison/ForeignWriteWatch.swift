@@ -200,7 +200,7 @@ struct ForeignWriteWatch {
         SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line), ''), 'UTF8')), 'hex') FROM (
           SELECT p.oid || ' ' || p.proowner || ' ' || pg_get_functiondef(p.oid) AS line FROM pg_proc p WHERE \(Self.isOurs(link))
           UNION ALL
-          SELECT t.tgrelid || ' ' || t.tgenabled || ' ' || t.tgisinternal || ' ' || pg_get_triggerdef(t.oid)
+          SELECT t.tgrelid || ' ' || t.tgenabled::text || ' ' || t.tgisinternal || ' ' || pg_get_triggerdef(t.oid)
           FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link))
           UNION ALL
           SELECT 'table ' || w.i || ' ' || v.relid FROM (VALUES \(targets)) AS w(i, oid)

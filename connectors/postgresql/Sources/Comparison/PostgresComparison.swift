@@ -71,11 +71,17 @@ actor PostgresComparison: ComparisonSession {
         let interrupter = interrupter
         interrupter.reset()
         let result: Result<Value, BridgeError> = await withTaskCancellationHandler {
-            do throws(BridgeError) { return .success(try body()) } catch { return .failure(error) }
+            self.result(of: body)
         } onCancel: {
             interrupter.signal()
         }
         return try result.get()
+    }
+
+    /// A method, so that the closure above captures the actor: one that does not is run on the cooperative pool.
+    private func result<Value>(of body: () throws(BridgeError) -> Value) -> Result<Value, BridgeError> {
+        preconditionIsolated()
+        do throws(BridgeError) { return .success(try body()) } catch { return .failure(error) }
     }
 
     // MARK: Layout and views

@@ -258,11 +258,17 @@ actor PostgresView: ComparisonView {
     private func cancellable<Value>(_ body: () throws(BridgeError) -> Value) async throws(BridgeError) -> Value {
         let interrupter = interrupter
         let result: Result<Value, BridgeError> = await withTaskCancellationHandler {
-            do throws(BridgeError) { return .success(try body()) } catch { return .failure(error) }
+            self.result(of: body)
         } onCancel: {
             interrupter.signal()
         }
         return try result.get()
+    }
+
+    /// A method, so that the closure above captures the actor: one that does not is run on the cooperative pool.
+    private func result<Value>(of body: () throws(BridgeError) -> Value) -> Result<Value, BridgeError> {
+        preconditionIsolated()
+        do throws(BridgeError) { return .success(try body()) } catch { return .failure(error) }
     }
 
     func close() {

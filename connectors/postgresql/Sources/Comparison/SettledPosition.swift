@@ -121,7 +121,7 @@ struct SettledPosition {
         SELECT 'session', a.pid::text, a.backend_xid,
           a.datid IS NOT NULL AND a.datid <> 0 AND a.datid <> d.oid, a.backend_start, a.state, a.query_start, a.state_change,
           a.state IS NULL OR a.state = 'disabled' OR a.backend_type NOT IN ('client backend', 'walsender') OR a.query ~* 'prepared' OR a.query = '<insufficient privilege>'
-            OR octet_length(a.query) >= current_setting('track_activity_query_size')::int8 - 8,
+            OR octet_length(a.query) >= pg_size_bytes(current_setting('track_activity_query_size')) - 8,
           a.pid <> pg_backend_pid() AND a.datid = d.oid AND a.backend_type NOT IN ('autovacuum worker', 'parallel worker')
             AND (a.state IS NULL OR a.state NOT LIKE 'idle%' OR a.backend_type NOT IN ('client backend', 'walsender'))
         FROM pg_stat_activity a, (SELECT oid FROM pg_database WHERE datname = current_database()) AS d

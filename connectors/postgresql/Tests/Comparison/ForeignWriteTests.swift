@@ -1,0 +1,140 @@
+import BridgeCore
+import BridgeTestSupport
+import Testing
+
+@testable import BridgePostgreSQL
+
+struct ForeignWriteTests {
+    private static func text(_ writes: [ForeignWrite]) throws -> [String] {
+        try writes.map { write in
+            guard let key = write.key else { return "\(write.table) whole" }
+            return try key.bytes.withUnsafeBytes { bytes in
+                var reader = ByteReader(bytes)
+                return "\(write.table) \(try Stream.text(try RowImage(&reader)))"
+            }
+        }.sorted()
+    }
+
+    private static let schema = """
+        CREATE TABLE t (v text, id int, at timestamptz, PRIMARY KEY (id, at));
+        CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+        CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
+        CREATE TABLE k (a int, b text);
+        """
+
+    private static func fixture() async throws -> (ComparisonFixture, any ComparisonTarget) {
+        let fixture = try await ComparisonFixture(schema, tables: ["t", "p", "k"])
+        for table in 0..<3 { _ = try await fixture.requests(table) }
+        let target = try #require(fixture.target.target)
+        try await target.watchForeignWrites()
+        return (fixture, target)
+    }
+
+    @Test("K16 every kind of write by others is recorded with its key, under the application's own settings and rights")
+    func recorded() async throws {
+        let (fixture, target) = try await Self.fixture()
+        try await target.watchForeignWrites()
+        #expect(try await target.foreignWrites(after: 0, limit: 100).isEmpty)
+        let role = "app_\(fixture.link.migration)"
+        try await fixture.cluster.psql(
+            fixture.targetURL, "CREATE ROLE \(role) LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE, TRUNCATE ON t, p, p1, p2, k TO \(role)")
+        let name = String(fixture.targetURL.split(separator: "/")[2].prefix { $0 != "?" })
+        let application = fixture.cluster.uri(name, user: role)
+        var last: Int64 = 0
+        func expect(_ sql: String, _ lines: [String], _ location: SourceLocation = #_sourceLocation) async throws {
+            try await fixture.cluster.psql(application, "SET TimeZone = 'Asia/Tokyo'; SET DateStyle = 'German'; \(sql)")
+            let writes = try await target.foreignWrites(after: last, limit: 100)
+            #expect(try Self.text(writes) == lines.sorted(), sourceLocation: location)
+            #expect(writes.allSatisfy { $0.number > last && $0.writtenAt != nil }, sourceLocation: location)
+            last = writes.map(\.number).max() ?? last
+        }
+        let time = "s2024-01-01 00:00:00.000000Z"
+        try await expect("INSERT INTO t VALUES ('a', 1, '2024-01-01 09:00+09'), ('b', 2, '2024-01-01 09:00+09')", ["public.t i1|\(time)", "public.t i2|\(time)"])
+        try await expect("UPDATE t SET v = 'c' WHERE id = 1", ["public.t i1|\(time)"])
+        try await expect("UPDATE t SET id = 3 WHERE id = 1", ["public.t i1|\(time)", "public.t i3|\(time)"])
+        try await expect("INSERT INTO t VALUES ('d', 2, '2024-01-01 09:00+09') ON CONFLICT (id, at) DO UPDATE SET v = 'd'", ["public.t i2|\(time)"])
+        try await expect("UPDATE t SET v = 'e' WHERE id = 77", [])
+        try await expect("BEGIN; DELETE FROM t; ROLLBACK", [])
+        try await expect("DELETE FROM t WHERE id = 3", ["public.t i3|\(time)"])
+        try await expect("TRUNCATE t", ["public.t whole"])
+        try await expect("INSERT INTO p VALUES (5, 'a'), (105, 'b')", ["public.p i105", "public.p i5"])
+        try await expect("UPDATE p1 SET v = 'x'", ["public.p i5"])
+        try await expect("UPDATE p SET id = 106 WHERE id = 5", ["public.p i106", "public.p i5"])
+        try await expect("DELETE FROM p2 WHERE id = 105", ["public.p i105"])
+        try await expect("TRUNCATE p2", ["public.p whole"])
+        try await expect("COPY k FROM STDIN;\n1\t\\N\n\\N\tit's\n\\.\n", ["public.k i1|NULL", "public.k NULL|sit's"])
+        try await expect("UPDATE k SET b = 'y' WHERE a = 1", ["public.k i1|NULL", "public.k i1|sy"])
+        #expect(try await target.foreignWrites(after: 0, limit: 3).map(\.number) == [1, 2, 3])
+        try await fixture.end()
+        try await fixture.cluster.psql(fixture.targetURL, "DROP OWNED BY \(role); DROP ROLE \(role)")
+    }
+
+    @Test("K16 the applier's own writes are not recorded")
+    func applier() async throws {
+        let (fixture, target) = try await Self.fixture()
+        let applier = try await fixture.targetConnector.openApplier(fixture.link)
+        var writer = BatchWriter(relations: [relation(1, "p", [("id", "integer"), ("v", "text")])], lsn: 5_000)
+        for rows in [1, 150] {
+            writer.begin()
+            writer.truncate([1])
+            for row in 0..<rows { writer.insert(1, [.text("\(row)"), "x"]) }
+            writer.update(1, ["0", "z"])
+            writer.delete(1, ["0", .absent])
+            writer.commit()
+            try await applier.apply(writer.take())
+        }
+        await applier.close()
+        #expect(try await fixture.cluster.psql(fixture.targetURL, "SELECT count(*) FROM p") == "149")
+        #expect(try await target.foreignWrites(after: 0, limit: 10).isEmpty)
+        try await fixture.end()
+    }
+
+    @Test("K16 a write that commits after a later one was read is not passed over")
+    func lateCommit() async throws {
+        let (fixture, target) = try await Self.fixture()
+        let slow = try PostgresConnection(try ConnectionString(fixture.targetURL))
+        try slow.execute("BEGIN; INSERT INTO public.k VALUES (1, 'slow')")
+        try await fixture.cluster.psql(fixture.targetURL, "INSERT INTO k VALUES (2, 'quick')")
+        let first = try await target.foreignWrites(after: 0, limit: 10)
+        #expect(try Self.text(first) == ["public.k i2|squick"])
+        try slow.execute("COMMIT")
+        #expect(try Self.text(try await target.foreignWrites(after: first[0].number, limit: 10)) == ["public.k i1|sslow"])
+        try await fixture.end()
+    }
+
+    @Test("K15 a watch that is not whole is told, and a new one counts every table as written")
+    func broken() async throws {
+        let (fixture, target) = try await Self.fixture()
+        let suffix = fixture.link.migration
+        for damage in [
+            "ALTER TABLE t DISABLE TRIGGER bwi_\(suffix)", "ALTER TABLE t ENABLE ALWAYS TRIGGER bwi_\(suffix)",
+            "ALTER TABLE t ENABLE REPLICA TRIGGER bwu_\(suffix)", "ALTER TABLE t DISABLE TRIGGER ALL",
+            "DROP TRIGGER bwt_\(suffix) ON t", "DROP TRIGGER bwt_\(suffix) ON p2", "ALTER TABLE p1 DISABLE TRIGGER USER",
+            "CREATE OR REPLACE FUNCTION _bridge.w0_\(suffix)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN NULL; END'",
+            "ALTER FUNCTION _bridge.w0_\(suffix)() SECURITY INVOKER", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (200) TO (300)",
+            "ALTER TABLE t RENAME TO old; CREATE TABLE t (v text, id int, at timestamptz, PRIMARY KEY (id, at))",
+        ] {
+            let last = try await target.foreignWrites(after: 0, limit: 1_000).last?.number ?? 0
+            try await fixture.cluster.psql(fixture.targetURL, damage)
+            let error = try await failure { try await target.foreignWrites(after: 0, limit: 10) }
+            #expect(error.code == .captureBroken, "\(damage)")
+            try await target.watchForeignWrites()
+            let writes = try await target.foreignWrites(after: last, limit: 10)
+            #expect(try Self.text(writes) == ["public.k whole", "public.p whole", "public.t whole"], "\(damage)")
+        }
+        try await fixture.end()
+    }
+
+    @Test("K16 removing the link leaves no trace of the watch")
+    func removal() async throws {
+        let (fixture, _) = try await Self.fixture()
+        try await fixture.cluster.psql(fixture.targetURL, "INSERT INTO k VALUES (1, 'a')")
+        try await fixture.end()
+        #expect(
+            try await fixture.cluster.psql(
+                fixture.targetURL,
+                "SELECT (SELECT count(*) FROM pg_trigger WHERE NOT tgisinternal), (SELECT count(*) FROM pg_namespace WHERE nspname = '_bridge'), (SELECT count(*) FROM pg_proc WHERE proname ~ '^w[0-9]')"
+            ) == "0|0|0")
+        try await fixture.cluster.psql(fixture.targetURL, "INSERT INTO k VALUES (2, 'b'); TRUNCATE t, p, k")
+    }
+}
