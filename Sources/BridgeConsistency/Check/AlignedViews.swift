@@ -32,6 +32,12 @@ extension CheckSession {
             try await pass(end, tail)
             let dispute = await tail.dispute(source: source.sees, target: target.sees)
             soundness.hold(.journalPassed)
+            if case .before(let applied) = target.sees {
+                if applied.commit < state.applied {
+                    soundness.fail(.captureUninterrupted, "the target was put back to an earlier state")
+                }
+                state.applied = max(state.applied, applied.commit)
+            }
             return AlignedViews(
                 source: source, target: target, dispute: dispute,
                 seconds: Double((clock.now - began) / .microseconds(1)) / 1e6)

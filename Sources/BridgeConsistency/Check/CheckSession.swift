@@ -25,6 +25,8 @@ actor CheckSession {
     var suspects = SuspectSet()
     var soundness = Soundness()
     var foreignWrites: Int64 = 0
+    /// The number of the last of them that was looked at.
+    var foreignSeen: Int64 = 0
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
     var sampleFindings: [Int: [CheckReport.Sample]] = [:]
@@ -185,6 +187,7 @@ actor CheckSession {
         }
         state.from = min(settled, applied).commit
         state.journaled = state.from
+        state.applied = applied.commit
         tail = try await openTail(at: state.from)
     }
 

@@ -27,6 +27,8 @@ struct CheckState: Codable, Sendable {
     var from: UInt64
     /// From where an incremental check reads the journal: the last views saw all before it.
     var journaled: UInt64
+    /// The furthest that a view of the target had applied. A later view that has less means that the target was put back.
+    var applied: UInt64 = 0
     /// The number of the last write to the target by others before the first view was opened.
     var foreignBefore: Int64
     var tables: [Table]

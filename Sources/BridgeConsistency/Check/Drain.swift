@@ -7,7 +7,6 @@ extension CheckSession {
     /// Looks dirty and suspect keys up on both sides until all are settled, or until what is left is in use all the time.
     /// - Parameter untilAllSettled: at a fence, where nothing moves any more, all must be.
     func drain(untilAllSettled: Bool) async throws(BridgeError) {
-        try await takeForeignWrites()
         var idle = 0
         var isFirst = true
         while isFirst || (!wantedIsEmpty && idle < (untilAllSettled ? 200 : 5)) {
@@ -15,7 +14,11 @@ extension CheckSession {
             try board.goOn()
             let before = dirty.count
             let views = try await openViews()
-            do throws(BridgeError) { try await compareDirty(views) } catch {
+            do throws(BridgeError) {
+                // After the view was opened: what it holds of others' writes is recorded by now.
+                try await takeForeignWrites()
+                try await compareDirty(views)
+            } catch {
                 await views.close()
                 throw error
             }
@@ -64,6 +67,7 @@ extension CheckSession {
             } else if let key = outcome.canonicalKey {
                 suspects.clear(index, key)
             }
+            // The dispute covers all that was read: touches come in with the next pair of views only.
             if !unsettled.contains(outcome.key), !isTouchedWhole { dirty.settle(index, outcome.key) }
         }
         let seconds = Double((clock.now - began) / .microseconds(1)) / 1e6
@@ -73,14 +77,14 @@ extension CheckSession {
     /// Rows that somebody else wrote to the target since the check began become suspects.
     private func takeForeignWrites() async throws(BridgeError) {
         guard options.mode != .sample, let side = targetSide.target else { return }
-        var newest = state.foreignBefore
-        foreignWrites = 0
+        var newest = max(state.foreignBefore, foreignSeen)
         do throws(BridgeError) {
             while true {
                 let writes = try await side.foreignWrites(after: newest, limit: 10_000)
                 guard let last = writes.last else { return }
                 for write in writes { take(write) }
                 newest = last.number
+                foreignSeen = newest
             }
         } catch where error.code == .captureBroken {
             soundness.fail(.targetWatched, error.message)

@@ -21,10 +21,25 @@ extension CheckSession {
             let clock = ContinuousClock()
             let began = clock.now
             let seen = await tail?.transactionCount ?? 0
-            try await compareChunk(index, comparer)
+            try await again { () async throws(BridgeError) in try await self.compareChunk(index, comparer) }
             try await save()
             // Only a source that is being written to is spared.
             if await tail?.transactionCount ?? 0 > seen { await pause(after: clock.now - began) }
+        }
+    }
+
+    /// Does something again that a lost connection, or a table rewritten under a view, ended.
+    func again(_ body: () async throws(BridgeError) -> Void) async throws(BridgeError) {
+        let deadline = ContinuousClock.now + options.patience
+        var wait: Duration = .milliseconds(50)
+        while true {
+            do throws(BridgeError) { return try await body() } catch where error.code == .connectionLost {
+                guard ContinuousClock.now + wait < deadline else { throw error }
+                logger.info("a chunk is compared again: \(error.message)")
+                await board.sleep(wait)
+                try board.goOn()
+                wait = min(wait * 2, .seconds(2))
+            }
         }
     }
 

@@ -115,9 +115,10 @@ struct Dispute: Sendable {
             let onTarget = target.sees(transaction.number, commit: transaction.commit)
             if onSource && onTarget { continue }
             unsettledTables.formUnion(transaction.wholeTables)
+            // What empties or rewrites a table shows in older snapshots too, though they do not see it.
+            excludedTables.formUnion(transaction.wholeTables)
             for (table, keys) in transaction.keys { unsettled[table, default: []].formUnion(keys) }
             guard holdsStates || onSource != onTarget else { continue }
-            excludedTables.formUnion(transaction.wholeTables)
             for (table, keys) in transaction.keys { excluded[table, default: []].formUnion(keys) }
         }
     }

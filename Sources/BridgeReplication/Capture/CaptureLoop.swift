@@ -73,16 +73,21 @@ struct CaptureLoop: Sendable {
         _ = try await journal.append(buffer, exceedingBudget: true)
     }
 
+    /// How often an idle link's journal says how far the source is. Whoever checks, or cuts over, waits for it.
+    private static let frontierPause: Duration = .milliseconds(100)
+
     private func receive(
         _ session: any CaptureSession, _ reads: Handoff<Received>, _ pool: BufferPool, _ backoff: inout Backoff
     ) async throws(BridgeError) {
+        var isBehind = false
         var lastFrontier = (position: journal.written.frontier, time: ContinuousClock.now)
         while !stop.isRequested {
             let buffer = pool.take()
-            let read = try await session.read(into: buffer, limit: Self.readLimit, patience: .milliseconds(500))
+            let read = try await session.read(
+                into: buffer, limit: Self.readLimit, patience: isBehind ? Self.frontierPause : .milliseconds(500))
             backoff.reset()
             if buffer.isEmpty, !read.isInsideTransaction, read.frontier > lastFrontier.position,
-                lastFrontier.time.duration(to: .now) > .seconds(1)
+                lastFrontier.time.duration(to: .now) >= Self.frontierPause
             {
                 // The source may forget what it wrote for others; before it is told so, the journal says why.
                 buffer.appendFrontier(read.frontier, time: .now)
@@ -91,6 +96,7 @@ struct CaptureLoop: Sendable {
                 lastFrontier = (read.frontier, .now)
                 try Failpoint.captureReceived.hit()
             }
+            isBehind = read.frontier > lastFrontier.position
             guard await reads.send(Received(buffer: buffer, read: read)) else { return }
         }
     }

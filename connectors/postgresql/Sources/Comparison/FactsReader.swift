@@ -97,7 +97,7 @@ struct FactsReader {
         LEFT JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k.n - 1] AND a.attnum <> 0
         LEFT JOIN pg_collation co ON co.oid = i.indcollation[k.n - 1]
         LEFT JOIN pg_namespace cn ON cn.oid = co.collnamespace
-        WHERE i.indrelid = $1::oid
+        WHERE i.indrelid = $1::oid AND NOT i.indisprimary
         ORDER BY ic.relname, i.indexrelid, k.n
         """
 
