@@ -71,7 +71,7 @@ struct SchemaValidation {
         }
         let isEqual: Bool
         if pair.isSameEngine {
-            let (a, b) = (pair.sourceText(column.typeName), pair.targetText(other.typeName))
+            let (a, b) = (pair.text(column.typeName), pair.text(other.typeName))
             isEqual = pair.source.schema.engine == .sqliteEngine ? a.lowercased() == b.lowercased() : a == b
         } else if pair.target.schema.engine == .sqliteEngine {
             isEqual = TypeTable.holds(declared: other.typeName, column.type)
@@ -87,15 +87,13 @@ struct SchemaValidation {
     private func compareTexts(
         _ column: ColumnSchema, _ other: ColumnSchema, _ label: String, _ findings: inout StructureFindings
     ) {
-        let defaults = (
-            column.defaultExpression.map(pair.sourceText), other.defaultExpression.map(pair.targetText)
-        )
+        let defaults = (column.defaultExpression.map(pair.text), other.defaultExpression.map(pair.text))
         // A sequence is named after its table; whether there is one is asked elsewhere.
         let areNumbered = isNumbering(defaults.0) && isNumbering(defaults.1)
         if defaults.0 != defaults.1, !areNumbered, column.generation == nil || other.generation == nil {
             findings.fail("\(label) has default \(name(defaults.0)) on the source and \(name(defaults.1)) on the target")
         }
-        if generation(column, pair.sourceText) != generation(other, pair.targetText) {
+        if generation(column) != generation(other) {
             findings.fail("\(label) is generated differently on the two sides")
         }
         if column.identity != other.identity {
@@ -106,10 +104,10 @@ struct SchemaValidation {
         }
     }
 
-    private func generation(_ column: ColumnSchema, _ normal: (String) -> String) -> String {
+    private func generation(_ column: ColumnSchema) -> String {
         switch column.generation {
-        case .stored(let expression): "stored \(normal(expression))"
-        case .virtual(let expression): "virtual \(normal(expression))"
+        case .stored(let expression): "stored \(pair.text(expression))"
+        case .virtual(let expression): "virtual \(pair.text(expression))"
         case nil: ""
         }
     }
