@@ -73,9 +73,12 @@ struct ConstraintValidation {
         for constraint in targets {
             let columns = pair.keys(constraint.columns)
             if wanted(.unique).contains(where: { pair.keys($0.columns) == columns }) { continue }
-            let index = pair.target.indexes.first { $0.schema.constraintName != nil && $0.schema.constraintName == constraint.name }
+            let index = pair.target.indexes.first { index in
+                index.schema.constraintName.map { $0 == constraint.name } ?? false
+            }
             let parts = constraint.columns.map { IndexSchema.Part(column: $0) }
-            let asIndex = index?.schema ?? IndexSchema(name: "", parts: parts, isUnique: true, definition: constraint.definition)
+            let asIndex =
+                index?.schema ?? IndexSchema(name: "", parts: parts, isUnique: true, definition: constraint.definition)
             if !pair.isImplied(asIndex) {
                 findings.fail("\(label(constraint)) is on the target only and can refuse rows")
             }

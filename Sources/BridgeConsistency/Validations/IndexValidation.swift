@@ -13,7 +13,8 @@ struct IndexValidation {
                 (pair.isSameEngine || !pair.isLax(index.schema))
                 && pair.source.indexes.contains { isEqual($0.schema, index.schema) }
             if !isMatched, !pair.isImplied(index.schema) {
-                findings.fail("\(pair.label): the target's unique index \(index.schema.name) can refuse rows that the source takes")
+                findings.fail(
+                    "\(pair.label): the target's unique index \(index.schema.name) can refuse rows that the source takes")
             }
         }
     }

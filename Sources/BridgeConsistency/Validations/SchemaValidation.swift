@@ -54,7 +54,7 @@ struct SchemaValidation {
         if column.isNotNull != other.isNotNull, !isKey { failNotNull(column, label, &findings) }
         compareDefaultPresence(column, other, label, &findings)
         if pair.collation(nil, column) != pair.collation(nil, other) {
-            findings.note("\(label) is compared by collation \(name(column.collation)) on the source and \(name(other.collation)) on the target")
+            findings.note("\(label) is compared by collation \(both(column.collation, other.collation))")
         }
     }
 
@@ -79,10 +79,13 @@ struct SchemaValidation {
             isEqual = TypeTable.holds(other.type, column.type)
         }
         guard !isEqual else { return }
-        findings.fail("\(label) has type \(name(column.typeName)) on the source and \(name(other.typeName)) on the target")
+        findings.fail("\(label) has type \(both(column.typeName, other.typeName))")
     }
 
-    private func name(_ text: String?) -> String { text.flatMap { $0.isEmpty ? nil : $0 } ?? "none" }
+    private func both(_ source: String?, _ target: String?) -> String {
+        func name(_ text: String?) -> String { text.flatMap { $0.isEmpty ? nil : $0 } ?? "none" }
+        return "\(name(source)) on the source and \(name(target)) on the target"
+    }
 
     private func compareTexts(
         _ column: ColumnSchema, _ other: ColumnSchema, _ label: String, _ findings: inout StructureFindings
@@ -91,7 +94,7 @@ struct SchemaValidation {
         // A sequence is named after its table; whether there is one is asked elsewhere.
         let areNumbered = isNumbering(defaults.0) && isNumbering(defaults.1)
         if defaults.0 != defaults.1, !areNumbered, column.generation == nil || other.generation == nil {
-            findings.fail("\(label) has default \(name(defaults.0)) on the source and \(name(defaults.1)) on the target")
+            findings.fail("\(label) has default \(both(defaults.0, defaults.1))")
         }
         if generation(column) != generation(other) {
             findings.fail("\(label) is generated differently on the two sides")
@@ -100,7 +103,7 @@ struct SchemaValidation {
             findings.fail("\(label) is an identity column differently on the two sides")
         }
         if pair.collation(nil, column) != pair.collation(nil, other) {
-            findings.fail("\(label) has collation \(name(column.collation)) on the source and \(name(other.collation)) on the target")
+            findings.fail("\(label) has collation \(both(column.collation, other.collation))")
         }
     }
 
