@@ -111,11 +111,12 @@ extension EngineName {
 }
 
 extension TableFacts {
-    /// Whether a constraint owns the index, and speaks for it.
+    /// Whether a constraint owns the index, and speaks for it. Some catalogs list the primary key's own, some do not.
     func isOwned(_ index: IndexSchema) -> Bool {
         guard let owner = index.constraintName else { return false }
+        if owner == schema.primaryKeyName { return true }
         return constraints.contains { constraint in
-            guard constraint.kind == .unique || constraint.kind == .exclusion else { return false }
+            guard [.primaryKey, .unique, .exclusion].contains(constraint.kind) else { return false }
             return constraint.name == owner
                 || (constraint.name == nil && constraint.columns == index.parts.compactMap(\.column))
         }
