@@ -49,7 +49,8 @@ extension CheckReport {
                     ].map(Numbers.grouped))
             if let reason = table.reason { remarks.append("  \(name): \(Printable.text(reason))") }
             for (policy, count) in table.equalByPolicy.sorted(by: { $0.key < $1.key }) where count > 0 {
-                remarks.append("  \(name): \(Numbers.grouped(count)) rows are equal only under the policy \(Printable.text(policy))")
+                let rows = Numbers.grouped(count)
+                remarks.append("  \(name): \(rows) rows are equal only under the policy \(Printable.text(policy))")
             }
         }
         return [""] + list.lines(style: style, indentation: "  ") + remarks
@@ -131,7 +132,9 @@ extension CheckReport {
         case .error: return errors.map(\.hint)
         case .inconsistent:
             var steps: [String] = []
-            if tables.contains(where: \.samplesCut) { steps.append("bridge check --differences FILE writes the keys of all rows that differ") }
+            if tables.contains(where: \.samplesCut) {
+                steps.append("bridge check --differences FILE writes the keys of all rows that differ")
+            }
             if rowsDifferent > 0 { steps.append("bridge check --repair writes the source's rows to the target") }
             let structure: Set<ValidationName> = [.schemas, .indexes, .constraints]
             if validations.contains(where: { structure.contains($0.name) && $0.status == .failed }) {

@@ -73,9 +73,12 @@ struct ConstraintValidation {
         for constraint in targets {
             let columns = pair.keys(constraint.columns)
             if wanted(.unique).contains(where: { pair.keys($0.columns) == columns }) { continue }
-            let index = pair.target.indexes.first { $0.schema.constraintName != nil && $0.schema.constraintName == constraint.name }
+            let index = pair.target.indexes.first { index in
+                index.schema.constraintName.map { $0 == constraint.name } ?? false
+            }
             let parts = constraint.columns.map { IndexSchema.Part(column: $0) }
-            let asIndex = index?.schema ?? IndexSchema(name: "", parts: parts, isUnique: true, definition: constraint.definition)
+            let asIndex =
+                index?.schema ?? IndexSchema(name: "", parts: parts, isUnique: true, definition: constraint.definition)
             if !pair.isImplied(asIndex) {
                 findings.fail("\(label(constraint)) is on the target only and can refuse rows")
             }
@@ -120,15 +123,21 @@ struct ConstraintValidation {
 
     private func isEqualCheck(_ a: Constraint, _ b: Constraint) -> Bool {
         guard pair.isSameEngine else {
-            return isNear(a, b) || (!a.columns.isEmpty && Set(pair.keys(a.columns)) == Set(pair.keys(b.columns)))
+            return isNear(a, b) || (!columns(a).isEmpty && columns(a) == columns(b))
         }
-        return text(a, pair.sourceText) == text(b, pair.targetText)
+        return text(a) == text(b)
+    }
+
+    /// The columns that a condition is about; not every catalog tells.
+    private func columns(_ constraint: Constraint) -> Set<String> {
+        let words = constraint.columns + CatalogText.words(constraint.definition)
+        return Set(words.map(pair.key)).intersection(pair.source.schema.columns.map { pair.key($0.name) })
     }
 
     private func isNear(_ a: Constraint, _ b: Constraint) -> Bool { a.name != nil && a.name == b.name }
 
-    private func text(_ constraint: Constraint, _ normal: (String) -> String) -> String {
-        normal(CatalogText.withoutValidity(constraint.definition))
+    private func text(_ constraint: Constraint) -> String {
+        pair.text(CatalogText.withoutValidity(constraint.definition))
     }
 
     /// Without the word CHECK.
@@ -140,8 +149,8 @@ struct ConstraintValidation {
     private func compareExclusions(_ findings: inout StructureFindings) {
         var rest = present(.exclusion)
         for constraint in wanted(.exclusion) {
-            let text = text(constraint, pair.sourceText)
-            if let place = rest.firstIndex(where: { self.text($0, pair.targetText) == text }) {
+            let text = text(constraint)
+            if let place = rest.firstIndex(where: { self.text($0) == text }) {
                 rest.remove(at: place)
             } else if pair.isSameEngine {
                 findings.fail("\(label(constraint)) has no counterpart on the target")

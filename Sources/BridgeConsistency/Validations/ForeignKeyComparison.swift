@@ -42,15 +42,17 @@ struct ForeignKeyComparison {
         func text(_ constraint: TableFacts.Constraint) -> String { CatalogText.withoutValidity(constraint.definition) }
         let (sources, targets) = (undescribed(pair.source), undescribed(pair.target))
         for key in sources where pair.travels(key.columns) && !targets.contains(where: { text($0) == text(key) }) {
-            findings.fail("\(pair.label): foreign key \(key.name ?? "(\(key.columns.joined(separator: ", ")))") has no counterpart on the target")
+            findings.fail("\(label(key.name, key.columns)) has no counterpart on the target")
         }
         for key in targets where !sources.contains(where: { text($0) == text(key) }) {
-            findings.fail("\(pair.label): foreign key \(key.name ?? "(\(key.columns.joined(separator: ", ")))") is on the target only and can refuse rows")
+            findings.fail("\(label(key.name, key.columns)) is on the target only and can refuse rows")
         }
     }
 
-    private func label(_ key: ForeignKeySchema) -> String {
-        "\(pair.label): foreign key \(key.name ?? "(\(key.columns.joined(separator: ", ")))")"
+    private func label(_ key: ForeignKeySchema) -> String { label(key.name, key.columns) }
+
+    private func label(_ name: String?, _ columns: [String]) -> String {
+        "\(pair.label): foreign key \(name ?? "(\(columns.joined(separator: ", ")))")"
     }
 
     /// The table that a key of the source refers to, if it takes part.

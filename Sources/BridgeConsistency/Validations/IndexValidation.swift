@@ -13,7 +13,8 @@ struct IndexValidation {
                 (pair.isSameEngine || !pair.isLax(index.schema))
                 && pair.source.indexes.contains { isEqual($0.schema, index.schema) }
             if !isMatched, !pair.isImplied(index.schema) {
-                findings.fail("\(pair.label): the target's unique index \(index.schema.name) can refuse rows that the source takes")
+                findings.fail(
+                    "\(pair.label): the target's unique index \(index.schema.name) can refuse rows that the source takes")
             }
         }
     }
@@ -41,7 +42,7 @@ struct IndexValidation {
         if !pair.isSameEngine, let reason = inexpressible(index.schema) {
             return findings.note("\(label(index)) has no counterpart on the target: \(reason)")
         }
-        guard let near = targets.first(where: { parts($0.schema, pair.targetText) == parts(index.schema, pair.sourceText) })
+        guard let near = targets.first(where: { parts($0.schema) == parts(index.schema) })
         else { return findings.fail("\(label(index)) has no counterpart on the target") }
         findings.fail("\(label(index)) and the target's \(near.schema.name) differ in \(difference(index.schema, near.schema))")
     }
@@ -53,13 +54,13 @@ struct IndexValidation {
     }
 
     private func isEqual(_ a: IndexSchema, _ b: IndexSchema) -> Bool {
-        a.isUnique == b.isUnique && parts(a, pair.sourceText) == parts(b, pair.targetText) && isPredicateEqual(a, b)
+        a.isUnique == b.isUnique && parts(a) == parts(b) && isPredicateEqual(a, b)
             && areDetailsEqual(a, b)
     }
 
-    private func parts(_ index: IndexSchema, _ normal: (String) -> String) -> [String] {
+    private func parts(_ index: IndexSchema) -> [String] {
         index.parts.map { part in
-            var text = part.column.map { "column \(pair.key($0))" } ?? "expression \(normal(part.expression ?? ""))"
+            var text = part.column.map { "column \(pair.key($0))" } ?? "expression \(pair.text(part.expression ?? ""))"
             if part.isDescending { text += " descending" }
             if pair.isSameEngine { text += " " + pair.collation(part, nil) }
             return text
@@ -68,15 +69,15 @@ struct IndexValidation {
 
     private func isPredicateEqual(_ a: IndexSchema, _ b: IndexSchema) -> Bool {
         guard pair.isSameEngine else { return (a.predicate == nil) == (b.predicate == nil) }
-        return a.predicate.map(pair.sourceText) == b.predicate.map(pair.targetText)
+        return a.predicate.map(pair.text) == b.predicate.map(pair.text)
     }
 
     private func areDetailsEqual(_ a: IndexSchema, _ b: IndexSchema) -> Bool {
         guard pair.isSameEngine else { return true }
         if CatalogText.nullsAreOneValue(a.definition) != CatalogText.nullsAreOneValue(b.definition) { return false }
         // The index of a constraint has the constraint's text, which says no more than the parts.
-        guard let x = a.definition.map(pair.sourceText).flatMap(IndexText.init),
-            let y = b.definition.map(pair.targetText).flatMap(IndexText.init)
+        guard let x = a.definition.map(pair.text).flatMap(IndexText.init),
+            let y = b.definition.map(pair.text).flatMap(IndexText.init)
         else { return true }
         return x == y
     }

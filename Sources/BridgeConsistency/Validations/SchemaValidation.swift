@@ -54,7 +54,7 @@ struct SchemaValidation {
         if column.isNotNull != other.isNotNull, !isKey { failNotNull(column, label, &findings) }
         compareDefaultPresence(column, other, label, &findings)
         if pair.collation(nil, column) != pair.collation(nil, other) {
-            findings.note("\(label) is compared by collation \(name(column.collation)) on the source and \(name(other.collation)) on the target")
+            findings.note("\(label) is compared by collation \(both(column.collation, other.collation))")
         }
     }
 
@@ -71,7 +71,7 @@ struct SchemaValidation {
         }
         let isEqual: Bool
         if pair.isSameEngine {
-            let (a, b) = (pair.sourceText(column.typeName), pair.targetText(other.typeName))
+            let (a, b) = (pair.text(column.typeName), pair.text(other.typeName))
             isEqual = pair.source.schema.engine == .sqliteEngine ? a.lowercased() == b.lowercased() : a == b
         } else if pair.target.schema.engine == .sqliteEngine {
             isEqual = TypeTable.holds(declared: other.typeName, column.type)
@@ -79,37 +79,38 @@ struct SchemaValidation {
             isEqual = TypeTable.holds(other.type, column.type)
         }
         guard !isEqual else { return }
-        findings.fail("\(label) has type \(name(column.typeName)) on the source and \(name(other.typeName)) on the target")
+        findings.fail("\(label) has type \(both(column.typeName, other.typeName))")
     }
 
-    private func name(_ text: String?) -> String { text.flatMap { $0.isEmpty ? nil : $0 } ?? "none" }
+    private func both(_ source: String?, _ target: String?) -> String {
+        func name(_ text: String?) -> String { text.flatMap { $0.isEmpty ? nil : $0 } ?? "none" }
+        return "\(name(source)) on the source and \(name(target)) on the target"
+    }
 
     private func compareTexts(
         _ column: ColumnSchema, _ other: ColumnSchema, _ label: String, _ findings: inout StructureFindings
     ) {
-        let defaults = (
-            column.defaultExpression.map(pair.sourceText), other.defaultExpression.map(pair.targetText)
-        )
+        let defaults = (column.defaultExpression.map(pair.text), other.defaultExpression.map(pair.text))
         // A sequence is named after its table; whether there is one is asked elsewhere.
         let areNumbered = isNumbering(defaults.0) && isNumbering(defaults.1)
         if defaults.0 != defaults.1, !areNumbered, column.generation == nil || other.generation == nil {
-            findings.fail("\(label) has default \(name(defaults.0)) on the source and \(name(defaults.1)) on the target")
+            findings.fail("\(label) has default \(both(defaults.0, defaults.1))")
         }
-        if generation(column, pair.sourceText) != generation(other, pair.targetText) {
+        if generation(column) != generation(other) {
             findings.fail("\(label) is generated differently on the two sides")
         }
         if column.identity != other.identity {
             findings.fail("\(label) is an identity column differently on the two sides")
         }
         if pair.collation(nil, column) != pair.collation(nil, other) {
-            findings.fail("\(label) has collation \(name(column.collation)) on the source and \(name(other.collation)) on the target")
+            findings.fail("\(label) has collation \(both(column.collation, other.collation))")
         }
     }
 
-    private func generation(_ column: ColumnSchema, _ normal: (String) -> String) -> String {
+    private func generation(_ column: ColumnSchema) -> String {
         switch column.generation {
-        case .stored(let expression): "stored \(normal(expression))"
-        case .virtual(let expression): "virtual \(normal(expression))"
+        case .stored(let expression): "stored \(pair.text(expression))"
+        case .virtual(let expression): "virtual \(pair.text(expression))"
         case nil: ""
         }
     }

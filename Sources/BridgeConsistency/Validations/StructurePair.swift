@@ -46,16 +46,15 @@ struct StructurePair: Sendable {
         return CatalogText.words(text).contains { staying.contains(key($0)) }
     }
 
-    /// A text of the source's catalog, and one of the target's, in the form in which equal ones are equal: without the
-    /// table's own schema before types and functions, and with single spaces.
-    func sourceText(_ text: String) -> String { normal(text, schema: source.schema.name.schema) }
-    func targetText(_ text: String) -> String { normal(text, schema: target.schema.name.schema) }
-
-    private func normal(_ text: String, schema: String?) -> String {
-        let spaced = CatalogText.singleSpaced(text)
-        // In one schema nothing has to be made alike.
-        guard let schema, source.schema.name.schema != target.schema.name.schema else { return spaced }
-        return CatalogText.withoutSchema(schema, spaced)
+    /// A text of a catalog in the form in which equal ones are equal: with single spaces, and without the schemas of the
+    /// two tables and the usual ones before types and functions. Which schemas a server writes out depends on the session,
+    /// and what goes with a table into another schema is another schema's there.
+    func text(_ text: String) -> String {
+        var text = CatalogText.singleSpaced(text)
+        guard source.schema.engine != .sqliteEngine else { return text }
+        let schemas = [source.schema.name.schema, target.schema.name.schema, "public", "pg_catalog"].compactMap { $0 }
+        for schema in Set(schemas).sorted() { text = CatalogText.withoutSchema(schema, text) }
+        return text
     }
 
     /// Whether at most the source's own unique keys are what a unique key of the target asks for, so that it refuses no
@@ -112,11 +111,12 @@ extension EngineName {
 }
 
 extension TableFacts {
-    /// Whether a constraint owns the index, and speaks for it.
+    /// Whether a constraint owns the index, and speaks for it. Some catalogs list the primary key's own, some do not.
     func isOwned(_ index: IndexSchema) -> Bool {
         guard let owner = index.constraintName else { return false }
+        if owner == schema.primaryKeyName { return true }
         return constraints.contains { constraint in
-            guard constraint.kind == .unique || constraint.kind == .exclusion else { return false }
+            guard [.primaryKey, .unique, .exclusion].contains(constraint.kind) else { return false }
             return constraint.name == owner
                 || (constraint.name == nil && constraint.columns == index.parts.compactMap(\.column))
         }

@@ -114,6 +114,11 @@ struct Structures {
                     schema: IndexSchema(
                         name: "orders_note_key", parts: [.init(column: "note")], isUnique: true,
                         constraintName: "orders_note_key", definition: "UNIQUE (note)")),
+                // A catalog may list the primary key's own index, or not.
+                .init(
+                    schema: IndexSchema(
+                        name: "orders_pkey", parts: [.init(column: "number"), .init(column: "user_id")], isUnique: true,
+                        constraintName: "orders_pkey", definition: "PRIMARY KEY (number, user_id)")),
             ],
             constraints: [
                 .init(kind: .primaryKey, name: "orders_pkey", columns: ["number", "user_id"], definition: "PRIMARY KEY (number, user_id)"),
