@@ -98,9 +98,12 @@ final class DifferenceReporter {
     private func flush() async throws(BridgeError) {
         guard !pending.isEmpty else { return }
         let rows = try await fetch()
+        var counts: [UInt128: Int] = [:]
         for finding in pending {
-            let source = try image(finding.source, finding, rows.source)
-            let target = try image(finding.target, finding, rows.target)
+            let earlier = counts[finding.key, default: 0]
+            counts[finding.key] = earlier + 1
+            let source = try image(finding.source, finding, rows.source, rows.target, earlier)
+            let target = try image(finding.target, finding, rows.target, rows.source, earlier)
             var columns: [String] = []
             if finding.kind == nil || finding.kind == .different, let source, let target {
                 let found = try rows.source.withImage(source) { a throws(BridgeError) in
@@ -144,9 +147,13 @@ final class DifferenceReporter {
     }
 
     /// Where the row stands among those found; nil if it was not asked for.
-    private func image(_ row: Row?, _ finding: Finding, _ found: FoundRows) throws(BridgeError) -> Range<Int>? {
+    /// - Parameter earlier: how many findings with its key came before.
+    private func image(
+        _ row: Row?, _ finding: Finding, _ found: FoundRows, _ other: FoundRows, _ earlier: Int
+    ) throws(BridgeError) -> Range<Int>? {
         guard let row, needsRows(finding) else { return nil }
-        guard let range = found.range(finding.key, isServer ? nil : row.hash) else {
+        let range = isServer ? found.range(finding.key, besides: other, earlier) : found.range(finding.key, row.hash)
+        guard let range else {
             throw BridgeError(
                 .inconclusive, "a row that was read could not be read again in the same view",
                 context: [.init(.table, pair.source.table.description)])
@@ -222,9 +229,22 @@ struct FoundRows {
         largest = size
     }
 
-    /// - Parameter strict: nil for any row with the key.
-    func range(_ key: UInt128, _ strict: UInt128?) -> Range<Int>? {
-        byKey[key]?.first { strict == nil || $0.hashes.strict == strict }?.range
+    func range(_ key: UInt128, _ strict: UInt128) -> Range<Int>? {
+        byKey[key]?.first { $0.hashes.strict == strict }?.range
+    }
+
+    /// A row with the key; if there are several, one that the other side does not have.
+    func range(_ key: UInt128, besides other: FoundRows, _ earlier: Int) -> Range<Int>? {
+        guard let rows = byKey[key], rows.count > 1 || (other.byKey[key]?.count ?? 0) > 1 else {
+            return byKey[key]?.first?.range
+        }
+        var theirs = other.byKey[key] ?? []
+        let own = rows.filter { row in
+            guard let index = theirs.firstIndex(where: { $0.hashes.strict == row.hashes.strict }) else { return true }
+            theirs.remove(at: index)
+            return false
+        }
+        return own.isEmpty ? rows.first?.range : own[min(earlier, own.count - 1)].range
     }
 
     func withImage<Answer>(
