@@ -102,20 +102,21 @@ final class DifferenceReporter {
         for finding in pending {
             let earlier = counts[finding.key, default: 0]
             counts[finding.key] = earlier + 1
-            let source = try image(finding.source, finding, rows.source, rows.target, earlier)
-            let target = try image(finding.target, finding, rows.target, rows.source, earlier)
+            let source = image(finding.source, finding, rows.source, rows.target, earlier)
+            let target = image(finding.target, finding, rows.target, rows.source, earlier)
+            // A row that cannot be found by its key differs nevertheless; only in what is then not known.
             var columns: [String] = []
-            if finding.kind == nil || finding.kind == .different, let source, let target {
-                let found = try rows.source.withImage(source) { a throws(BridgeError) in
+            var policies = pair.policies
+            if let source, let target {
+                (columns, policies) = try rows.source.withImage(source) { a throws(BridgeError) in
                     try rows.target.withImage(target) { b throws(BridgeError) in try imager.differences(a, b) }
                 }
-                if finding.kind == nil {
-                    count(found.policies, finding.count)
-                    continue
-                }
-                columns = found.columns
             }
-            try report(finding, columns, source, target, rows)
+            if finding.kind == nil {
+                count(policies, finding.count)
+            } else {
+                try report(finding, columns, source, target, rows)
+            }
         }
         pending.removeAll(keepingCapacity: true)
         pendingWeight = 0
@@ -146,19 +147,13 @@ final class DifferenceReporter {
         }
     }
 
-    /// Where the row stands among those found; nil if it was not asked for.
+    /// Where the row stands among those found; nil if it was not asked for, or not found.
     /// - Parameter earlier: how many findings with its key came before.
     private func image(
         _ row: Row?, _ finding: Finding, _ found: FoundRows, _ other: FoundRows, _ earlier: Int
-    ) throws(BridgeError) -> Range<Int>? {
+    ) -> Range<Int>? {
         guard let row, needsRows(finding) else { return nil }
-        let range = isServer ? found.range(finding.key, besides: other, earlier) : found.range(finding.key, row.hash)
-        guard let range else {
-            throw BridgeError(
-                .inconclusive, "a row that was read could not be read again in the same view",
-                context: [.init(.table, pair.source.table.description)])
-        }
-        return range
+        return isServer ? found.range(finding.key, besides: other, earlier) : found.range(finding.key, row.hash)
     }
 
     private func fetch() async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
