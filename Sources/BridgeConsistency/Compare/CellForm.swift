@@ -87,6 +87,28 @@ extension CellForm {
         }
     }
 
+    /// Whether values that are equal in this form mostly stand in the same bytes on both sides: the same type, or text
+    /// that an applier has written as it came.
+    func isUsuallyRaw(_ a: LogicalType, _ b: LogicalType) -> Bool {
+        switch self {
+        case .skip: return false
+        case .raw, .dynamic, .paddedText: return true
+        case .uuid, .json, .timestamp, .date, .time: return true
+        case .jsonb, .numeric: return a == b || Self.isLoose(a) || Self.isLoose(b)
+        // As PostgreSQL's own text it has another spelling of UTC, or another length.
+        case .timestampWithTimeZone, .character: return a == b || a == .dynamic || b == .dynamic
+        case .real(_, let readsText): return !readsText && !Self.isInteger(a) && !Self.isInteger(b)
+        case .integerText, .booleanText, .blobText: return false
+        }
+    }
+
+    private static func isInteger(_ type: LogicalType) -> Bool {
+        switch type {
+        case .boolean, .int16, .int32, .int64: true
+        default: false
+        }
+    }
+
     private static func ofInteger(_ a: LogicalType, _ b: LogicalType) -> CellForm? {
         switch b {
         case .boolean, .int16, .int32, .int64, .dynamic: return .raw

@@ -98,21 +98,25 @@ final class DifferenceReporter {
     private func flush() async throws(BridgeError) {
         guard !pending.isEmpty else { return }
         let rows = try await fetch()
+        var counts: [UInt128: Int] = [:]
         for finding in pending {
-            let source = try image(finding.source, finding, rows.source)
-            let target = try image(finding.target, finding, rows.target)
+            let earlier = counts[finding.key, default: 0]
+            counts[finding.key] = earlier + 1
+            let source = image(finding.source, finding, rows.source, rows.target, earlier)
+            let target = image(finding.target, finding, rows.target, rows.source, earlier)
+            // A row that cannot be found by its key differs nevertheless; only in what is then not known.
             var columns: [String] = []
-            if finding.kind == nil || finding.kind == .different, let source, let target {
-                let found = try rows.source.withImage(source) { a throws(BridgeError) in
+            var policies = pair.policies
+            if let source, let target {
+                (columns, policies) = try rows.source.withImage(source) { a throws(BridgeError) in
                     try rows.target.withImage(target) { b throws(BridgeError) in try imager.differences(a, b) }
                 }
-                if finding.kind == nil {
-                    count(found.policies, finding.count)
-                    continue
-                }
-                columns = found.columns
             }
-            try report(finding, columns, source, target, rows)
+            if finding.kind == nil {
+                count(policies, finding.count)
+            } else {
+                try report(finding, columns, source, target, rows)
+            }
         }
         pending.removeAll(keepingCapacity: true)
         pendingWeight = 0
@@ -143,15 +147,13 @@ final class DifferenceReporter {
         }
     }
 
-    /// Where the row stands among those found; nil if it was not asked for.
-    private func image(_ row: Row?, _ finding: Finding, _ found: FoundRows) throws(BridgeError) -> Range<Int>? {
+    /// Where the row stands among those found; nil if it was not asked for, or not found.
+    /// - Parameter earlier: how many findings with its key came before.
+    private func image(
+        _ row: Row?, _ finding: Finding, _ found: FoundRows, _ other: FoundRows, _ earlier: Int
+    ) -> Range<Int>? {
         guard let row, needsRows(finding) else { return nil }
-        guard let range = found.range(finding.key, isServer ? nil : row.hash) else {
-            throw BridgeError(
-                .inconclusive, "a row that was read could not be read again in the same view",
-                context: [.init(.table, pair.source.table.description)])
-        }
-        return range
+        return isServer ? found.range(finding.key, besides: other, earlier) : found.range(finding.key, row.hash)
     }
 
     private func fetch() async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
@@ -222,9 +224,22 @@ struct FoundRows {
         largest = size
     }
 
-    /// - Parameter strict: nil for any row with the key.
-    func range(_ key: UInt128, _ strict: UInt128?) -> Range<Int>? {
-        byKey[key]?.first { strict == nil || $0.hashes.strict == strict }?.range
+    func range(_ key: UInt128, _ strict: UInt128) -> Range<Int>? {
+        byKey[key]?.first { $0.hashes.strict == strict }?.range
+    }
+
+    /// A row with the key; if there are several, one that the other side does not have.
+    func range(_ key: UInt128, besides other: FoundRows, _ earlier: Int) -> Range<Int>? {
+        guard let rows = byKey[key], rows.count > 1 || (other.byKey[key]?.count ?? 0) > 1 else {
+            return byKey[key]?.first?.range
+        }
+        var theirs = other.byKey[key] ?? []
+        let own = rows.filter { row in
+            guard let index = theirs.firstIndex(where: { $0.hashes.strict == row.hashes.strict }) else { return true }
+            theirs.remove(at: index)
+            return false
+        }
+        return own.isEmpty ? rows.first?.range : own[min(earlier, own.count - 1)].range
     }
 
     func withImage<Answer>(

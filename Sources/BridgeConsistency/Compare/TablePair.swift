@@ -25,7 +25,8 @@ package struct TablePair: Sendable {
     let policies: EqualityPolicies
     /// How each column is compared.
     let forms: [CellForm]
-    /// As `forms`, but raw where both types are equal: what is equal so is equal for good, and faster to tell.
+    /// As `forms`, but raw where both sides usually have the same bytes: what is equal so is equal for good, and faster
+    /// to tell. What differs so is looked at again.
     let firstForms: [CellForm]
     /// The key's columns; none if the whole row is the key.
     let keyIndexes: [Int]
@@ -59,7 +60,7 @@ package struct TablePair: Sendable {
             // A key names the row whatever its type, so it is never left out.
             if incomparable[column.name] != nil, !column.isKey { form = .skip }
             forms.append(form)
-            firstForms.append(form != .skip && column.type == target.columns[index].type ? .raw : form)
+            firstForms.append(form.isUsuallyRaw(column.type, target.columns[index].type) ? .raw : form)
         }
         for column in target.columns.dropFirst(source.columns.count) {
             incomparable[column.name] = incomparable[column.name] ?? "the source has no such column"

@@ -144,9 +144,16 @@ final class FakeView: ComparisonView, @unchecked Sendable {
     private func found(_ request: ComparisonRequest, _ keys: [KeyImage]) -> [TestRow] {
         let indexes = Self.keyIndexes(request.layout)
         let wanted = keys.map(Self.cells)
+        let exact = Set(wanted)
+        let native = wanted.filter { key in
+            key.contains { if case .native = $0 { true } else { false } }
+        }
         // Each row once, however many of the keys find it.
         return rows.filter { row in
-            wanted.contains { key in key.count == indexes.count && zip(indexes, key).allSatisfy { row[$0].isFound(by: $1) } }
+            exact.contains(indexes.map { row[$0] })
+                || native.contains { key in
+                    key.count == indexes.count && zip(indexes, key).allSatisfy { row[$0].isFound(by: $1) }
+                }
         }
     }
 
