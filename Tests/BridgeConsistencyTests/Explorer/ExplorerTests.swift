@@ -31,9 +31,7 @@ struct ExplorerTests {
 
     private let triples: [[Operation]] = [
         [.set(key: 0, value: 2), .move(from: 0), .set(key: 0, value: 2)],
-        [.move(from: 0), .move(from: 1), .delete(key: 0)],
         [.set(key: 1, value: 1), .truncate, .set(key: 0, value: 2)],
-        [.delete(key: 0), .set(key: 0, value: 1), .rewrite],
     ]
 
     @Test("K3 nothing is called a mismatch while capture, applier and strangers do nothing wrong")
