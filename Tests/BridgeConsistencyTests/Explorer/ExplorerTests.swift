@@ -25,22 +25,21 @@ struct ExplorerTests {
                 + "\(result.consistent) consistent, \(result.inconsistent) inconsistent, \(result.inconclusive) inconclusive")
     }
 
-    private var pairs: [[Operation]] { Operation.all.flatMap { first in Operation.all.map { [first, $0] } } }
+    /// Key b has no row at first, so one value for it is as good as the other.
+    private let operations = Operation.all.filter { $0 != .set(key: 1, value: 1) }
+    private var pairs: [[Operation]] { operations.flatMap { first in operations.map { [first, $0] } } }
 
     private let triples: [[Operation]] = [
         [.set(key: 0, value: 2), .move(from: 0), .set(key: 0, value: 2)],
-        [.move(from: 0), .move(from: 1), .delete(key: 0)],
         [.set(key: 1, value: 1), .truncate, .set(key: 0, value: 2)],
-        [.delete(key: 0), .set(key: 0, value: 1), .rewrite],
     ]
 
     @Test("K3 nothing is called a mismatch while capture, applier and strangers do nothing wrong")
     func noFalseAlarm() {
         // Harmless troubles: a killed check, and a fence that ends too soon.
         let scenarios = Self.kinds.flatMap { kind in
-            Operation.all.map {
-                Scenario(kind: kind, operations: [.set(key: 0, value: 2), $0], faults: [.kill, .lease], drains: 2)
-            } + pairs.map { Scenario(kind: kind, operations: $0, faults: .kill) }
+            operations.map { Scenario(kind: kind, operations: [$0], faults: [.kill, .lease], drains: 2) }
+                + pairs.map { Scenario(kind: kind, operations: $0) }
         }
         let result = explore(scenarios)
         report("K3", result, scenarios.count)
@@ -60,13 +59,13 @@ struct ExplorerTests {
             for operations in triples {
                 scenarios.append(Scenario(kind: kind, operations: operations, faults: [.lostApply, .halfMove]))
             }
-            for operation in Operation.all {
+            for operation in self.operations {
                 let two = [operation, .set(key: 0, value: 2)]
                 scenarios += [
-                    Scenario(kind: kind, operations: two, faults: [.interruption, .kill]),
+                    Scenario(kind: kind, operations: two, faults: .interruption),
                     Scenario(kind: kind, source: Rows(1, 1), operations: two, faults: .publication),
-                    Scenario(kind: kind, operations: two, faults: [.strayApply, .lease]),
-                    Scenario(kind: kind, operations: two, faults: [.restore, .lostApply]),
+                    Scenario(kind: kind, operations: two, faults: .strayApply),
+                    Scenario(kind: kind, operations: [operation], faults: [.restore, .lostApply, .kill]),
                     Scenario(kind: kind, source: Rows(1, 1), operations: [operation], faults: .badCopy, isCopying: true),
                     Scenario(
                         kind: kind, source: Rows(1, 1), operations: [operation], foreign: [(0, 2), (1, 1)]),
@@ -85,7 +84,9 @@ struct ExplorerTests {
 
     @Test("K15 without any one of the obligations the argument fails", arguments: Obligation.allCases)
     func needed(_ obligation: Obligation) {
-        #expect(!obligation.counterexamples.isEmpty)
+        // As the documentation has it: without these four a row is called wrong; without any other a wrong one passes.
+        let passes = obligation.counterexamples.contains { $0.violation == .falseConsistent }
+        #expect(passes != [9, 14, 15, 16].contains(obligation.number) && !obligation.counterexamples.isEmpty)
         for (scenario, violation) in obligation.counterexamples {
             #expect(Explorer(scenario).run().violation == nil, "the world is sound as long as \(obligation) holds")
             let result = Explorer(scenario, without: obligation, sought: violation).run()

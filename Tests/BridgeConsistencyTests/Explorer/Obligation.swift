@@ -49,4 +49,27 @@ enum Obligation: String, CaseIterable {
     /// O17: a key is dropped as settled only if the journal, as far as its keys are in the dirty set, was asked for
     /// disputes; a touch that was read later is not dropped with it.
     case droppedOnlyIfUntouched
+
+    /// Its number in the documentation. Some obligations there have several parts.
+    var number: Int {
+        switch self {
+        case .journalWhole: 1
+        case .captureSame, .captureSameBetween, .captureNotedFirst: 2
+        case .foreignFromStart, .foreignAfterView, .foreignWhole: 3
+        case .settledStart, .writersWaitedOut, .fenceStands: 4
+        case .wholeTableDirty: 5
+        case .bothKeysDirty: 6
+        case .afterCopy: 7
+        case .markWithRows: 8
+        case .journalPassedViews: 9
+        case .applierConfined: 10
+        case .disputedFromStart: 11
+        case .dirtySavedWithPosition: 12
+        case .targetNotPutBack: 13
+        case .tableHeldBeforeEnd: 14
+        case .wholeTableAlwaysDisputed: 15
+        case .statesDisputedUnlessInBoth: 16
+        case .droppedOnlyIfUntouched: 17
+        }
+    }
 }
