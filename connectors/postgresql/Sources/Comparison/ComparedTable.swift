@@ -147,11 +147,15 @@ enum KeyOrder {
         let provider = version >= 150_000 ? "d.datlocprovider::text" : "'c'"
         let actual = version >= 150_000 ? "pg_database_collation_actual_version(d.oid)" : "pg_collation_actual_version(100)"
         let own = version >= 170_000 ? "l.colllocale" : version >= 150_000 ? "l.colliculocale" : "NULL"
+        // An ICU collation may have rules of its own.
+        let rules = version >= 160_000
+            ? "coalesce(' ' || CASE WHEN l.collprovider = 'd' THEN d.daticurules ELSE l.collicurules END, '')" : "''"
         let row = try connection.rows(
             """
             SELECT a.atttypid, current_setting('server_encoding'), l.collisdeterministic,
               CASE WHEN l.collprovider = 'd' THEN \(provider) ELSE l.collprovider::text END,
-              CASE WHEN l.collprovider = 'd' THEN coalesce(\(locale), d.datcollate) ELSE coalesce(\(own), l.collcollate) END,
+              CASE WHEN l.collprovider = 'd' THEN coalesce(\(locale), d.datcollate) ELSE coalesce(\(own), l.collcollate) END
+                || \(rules),
               CASE WHEN l.collprovider = 'd' THEN \(actual) ELSE pg_collation_actual_version(l.oid) END
             FROM pg_attribute a
             JOIN pg_database d ON d.datname = current_database()

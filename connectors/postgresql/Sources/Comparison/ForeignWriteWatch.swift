@@ -4,8 +4,8 @@ import BridgeCore
 ///
 /// AFTER triggers of ordinary enablement, which the applier's and the loader's sessions, being in the replica role, do
 /// not fire. Everybody else's do, with one exception that cannot be closed from here: a session that itself may set
-/// `session_replication_role = replica` is as silent as the applier (so are other replication tools' workers), and a
-/// superuser may switch the triggers off, write, and switch them on again between two looks.
+/// `session_replication_role = replica` is as silent as the applier; so are other replication tools' workers. Switching
+/// the triggers off and on again between two looks is found, unless a superuser forges the catalog.
 ///
 /// The keys go to a table in the schema `_bridge`, by functions that run with their owner's rights under a pinned search
 /// path and pinned settings: the application needs no rights there, and its settings do not change the keys' text.
@@ -193,14 +193,15 @@ struct ForeignWriteWatch {
             .first?[0] == "t"
     }
 
-    /// The hash of all functions and triggers of the watch as the catalog has them now. A partition that came later has
-    /// the row triggers, but is missing here with its TRUNCATE; what is watched therefore counts too.
+    /// The hash of all functions and triggers of the watch as the catalog has them now. The number of the transaction that
+    /// wrote a catalog row is part of it: a trigger that was switched off and on again shows. A partition that came later
+    /// has the row triggers, but lacks that for TRUNCATE; what is watched therefore counts too.
     private var definition: String {
         """
         SELECT encode(sha256(convert_to(coalesce(string_agg(line, E'\\n' ORDER BY line), ''), 'UTF8')), 'hex') FROM (
-          SELECT p.oid || ' ' || p.proowner || ' ' || pg_get_functiondef(p.oid) AS line FROM pg_proc p WHERE \(Self.isOurs(link))
+          SELECT p.oid || ' ' || p.xmin || ' ' || p.proowner || ' ' || pg_get_functiondef(p.oid) AS line FROM pg_proc p WHERE \(Self.isOurs(link))
           UNION ALL
-          SELECT t.tgrelid || ' ' || t.tgenabled::text || ' ' || t.tgisinternal || ' ' || pg_get_triggerdef(t.oid)
+          SELECT t.tgrelid || ' ' || t.xmin || ' ' || t.tgenabled::text || ' ' || t.tgisinternal || ' ' || pg_get_triggerdef(t.oid)
           FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link))
           UNION ALL
           SELECT 'table ' || w.i || ' ' || v.relid FROM (VALUES \(targets)) AS w(i, oid)
@@ -224,8 +225,11 @@ struct ForeignWriteWatch {
 
     private func isWhole() throws(BridgeError) -> Bool {
         let row = try connection.rows(
-            "SELECT (SELECT key[1] FROM \(records) WHERE number = \(Self.definitionNumber)) = d FROM (\(definition)) AS w(d)",
-            during: "checking the watch for foreign writes")
+            """
+            SELECT (SELECT key[1] FROM \(records) WHERE number = \(Self.definitionNumber)) = d AND NOT EXISTS (
+              SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link)) AND t.tgenabled <> 'O')
+            FROM (\(definition)) AS w(d)
+            """, during: "checking the watch for foreign writes")
         return row.first?[0] == "t"
     }
 

@@ -49,7 +49,8 @@ actor PostgresComparison: ComparisonSession {
     /// The session's connection, made anew if it was lost.
     func connected() throws(BridgeError) -> PostgresConnection {
         guard !isClosed else { throw BridgeError(.connectionLost, "the comparison is closed") }
-        if let connection, connection.isAlive() { return connection }
+        // A cancelled call can leave its transaction behind, whose end was not waited for.
+        if let connection, connection.isAlive(), !connection.isInTransaction { return connection }
         let made = try PostgresConnection(string, applicationName: "bridge check \(link.name)", interrupter: interrupter)
         guard made.serverVersion >= 140_000 else {
             throw BridgeError(

@@ -84,7 +84,7 @@ struct SettledPosition {
             let now = try snapshot()
             open = open.filter { !now.sees($0) }
             guard !open.isEmpty else { break }
-            guard ContinuousClock.now < end else { throw Self.blocked(open, look) }
+            guard ContinuousClock.now < end else { throw blocked(open, look) }
             try session.pause(.milliseconds(20))
         }
         return position
@@ -130,15 +130,21 @@ struct SettledPosition {
         FROM pg_prepared_xacts p
         """
 
-    private static func blocked(_ open: Set<UInt64>, _ look: Look) -> BridgeError {
+    private func blocked(_ open: Set<UInt64>, _ look: Look) -> BridgeError {
         let names = open.sorted().prefix(20).map { transaction -> String in
             let number = UInt32(truncatingIfNeeded: transaction)
             if let holder = look.holders[number] { return holder.process }
             return look.prepared[number] == nil ? "transaction \(transaction)" : "a prepared transaction"
         }
+        let isHidden = open.contains { look.holders[UInt32(truncatingIfNeeded: $0)].map { $0.state.state == nil } ?? false }
         return BridgeError(
-            .slotBlocked, "transactions on the source are in the middle of a statement, and it cannot be told whether they are committing",
+            .slotBlocked,
+            isHidden
+                ? "transactions on the source are open, and the role may not see whether they are committing"
+                : "transactions on the source are in the middle of a statement, and it cannot be told whether they are committing",
             context: [.init(.processes, names.joined(separator: ", "))],
-            hint: "wait until their statements have ended, or end those sessions; then run it again")
+            hint: isHidden
+                ? "GRANT pg_read_all_stats TO \(Rights.role(session))"
+                : "wait until their statements have ended, or end those sessions; then run it again")
     }
 }

@@ -109,6 +109,7 @@ struct ForeignWriteTests {
         for damage in [
             "ALTER TABLE t DISABLE TRIGGER bwi_\(suffix)", "ALTER TABLE t ENABLE ALWAYS TRIGGER bwi_\(suffix)",
             "ALTER TABLE t ENABLE REPLICA TRIGGER bwu_\(suffix)", "ALTER TABLE t DISABLE TRIGGER ALL",
+            "ALTER TABLE t DISABLE TRIGGER bwd_\(suffix); DELETE FROM t; ALTER TABLE t ENABLE TRIGGER bwd_\(suffix)",
             "DROP TRIGGER bwt_\(suffix) ON t", "DROP TRIGGER bwt_\(suffix) ON p2", "ALTER TABLE p1 DISABLE TRIGGER USER",
             "CREATE OR REPLACE FUNCTION _bridge.w0_\(suffix)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN NULL; END'",
             "ALTER FUNCTION _bridge.w0_\(suffix)() SECURITY INVOKER", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (200) TO (300)",

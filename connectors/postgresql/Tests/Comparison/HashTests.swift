@@ -75,7 +75,7 @@ struct HashTests {
         one("shifted by a zone", "timestamptz", "'2024-01-01 12:00Z'", "'2024-01-01 12:00+02'"),
         one("times whose halves fold alike", "timestamp", "'2000-01-01 00:00:00.000001'", "'2000-01-01 01:11:34.967296'"),
         one("integers whose halves fold alike", "bigint", "1", "4294967296"),
-        one("integers whose halves fold alike, negative", "bigint", "-1", "-4294967296"),
+        one("integers whose halves fold alike, negative", "bigint", "-1", "-4294967298"),
         one("timetz of one instant", "timetz", "'10:00+00'", "'11:00+01'"),
         one("one day", "date", "'2024-01-01'", "'2024-01-02'"),
         one("NFC and NFD", "text", "U&'\\00E9'", "U&'e\\0301'"),

@@ -58,6 +58,27 @@ struct SourceSideTests {
         try await fixture.end()
     }
 
+    @Test("K1 a role that may not see what other sessions do is told the right that it needs")
+    func hidden() async throws {
+        let fixture = try await ComparisonFixture(Self.schema, tables: ["t"])
+        let role = "app_\(fixture.link.migration)"
+        try await fixture.cluster.psql(fixture.sourceURL, "CREATE ROLE \(role) LOGIN")
+        let name = String(fixture.sourceURL.split(separator: "/")[2].prefix { $0 != "?" })
+        let connector = try PostgresSource(connectionString: fixture.cluster.uri(name, user: role))
+        let session = try await connector.openComparison(fixture.link, role: .source)
+        let source = try #require(session.source)
+        let idle = try Self.session(fixture.sourceURL)
+        try idle.execute("BEGIN; SELECT pg_current_xact_id()")
+        let error = try await failure { try await source.settledPosition(patience: .milliseconds(100)) }
+        #expect(error.code == .slotBlocked && error.context.contains(ErrorContext(.processes, "\(idle.backendProcess)")))
+        try await fixture.cluster.psql(fixture.sourceURL, error.hint)
+        _ = try await source.settledPosition(patience: .seconds(30))
+        try idle.execute("COMMIT")
+        await session.close()
+        try await fixture.end()
+        try await fixture.cluster.psql(fixture.cluster.uri("postgres"), "DROP ROLE \(role)")
+    }
+
     @Test("K1 a writer that goes on with another statement was not committing")
     func another() async throws {
         let fixture = try await ComparisonFixture(Self.schema, tables: ["t"])
