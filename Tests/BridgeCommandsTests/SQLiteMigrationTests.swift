@@ -37,7 +37,6 @@ private let shop = """
     CREATE TABLE users (id INTEGER PRIMARY KEY, email TEXT NOT NULL UNIQUE);
     CREATE TABLE orders (user_id INTEGER NOT NULL, number INTEGER NOT NULL, total REAL, PRIMARY KEY (user_id, number));
     CREATE TABLE log (line TEXT);
-    CREATE TABLE "New" (id INTEGER PRIMARY KEY);
     INSERT INTO users SELECT value, 'u' || value || '@example.com' FROM generate_series(1, 2000);
     INSERT INTO orders SELECT value % 100, value, value / 3.0 FROM generate_series(1, 3000);
     """
@@ -137,7 +136,7 @@ struct SQLiteMigrationTests {
             (["schema", "show"], "tables: [nothing]", 78, "under services"),
         ])
     func refused(_ arguments: [String], _ tables: String, _ status: Int32, _ hint: String) async throws {
-        let place = try await Workplace(shop)
+        let place = try await Workplace(shop + "CREATE TABLE \"New\" (id INTEGER PRIMARY KEY);")
         try await place.sql("new.db", "PRAGMA journal_mode = WAL; CREATE TABLE other (id INTEGER PRIMARY KEY)")
         try place.folder.write(
             "bridge.yaml",

@@ -82,7 +82,7 @@ struct ChunkTests {
         var keys: Set<String> = []
         let outcome = try await comparer(server, limits: limits).compare(
             source: FakeView(source), target: FakeView(target)
-        ) { sample in
+        ) { sample, _ in
             told[describe(sample), default: 0] += 1
             keys.insert("\(sample.kind) \(sample.key)")
         }
@@ -109,7 +109,7 @@ struct ChunkTests {
         for server in [false, true] {
             let (a, b) = (FakeView(source), FakeView(target))
             let comparer = comparer(server, limits: CompareLimits(memory: 1 << 20))
-            let outcome = try await comparer.compare(source: a, target: b) { _ in }
+            let outcome = try await comparer.compare(source: a, target: b) { _, _ in }
             #expect(outcome.mismatched == 40 && a.largestFind <= 8 && b.largestFind <= 8)
             let keys = try await comparer.compare(keys: source.map { image([$0[0]]) }, source: a, target: b)
             #expect(keys.count == 40 && keys.allSatisfy { $0.difference?.columns == ["v"] } && a.largestFind <= 16)
@@ -152,7 +152,7 @@ struct ChunkTests {
         let outcome: ErrorCode?
         do throws(BridgeError) {
             _ = try await comparer(false).compare(source: FakeView([[1, "a"]]), target: FakeView([])) {
-                _ throws(BridgeError) in throw BridgeError(.diskFull, "full")
+                _, _ throws(BridgeError) in throw BridgeError(.diskFull, "full")
             }
             outcome = nil
         } catch {

@@ -172,7 +172,7 @@ struct ComparisonPropertyTests {
                 let outcome = try await comparer.compare(
                     source: source, target: target, from: it.from.map { image([$0]) }, to: it.to.map { image([$0]) },
                     disputed: it.disputed.map { image($0) }
-                ) { told.append(Self.text($0, it)) }
+                ) { sample, _ in told.append(Self.text(sample, it)) }
                 let context = "seed \(seed), round \(round), server \(server)"
                 #expect(Self.fit(told, expected.differences), "\(context): \(told) \(expected.differences)")
                 #expect(outcome.matching == expected.matching, "\(context)")
