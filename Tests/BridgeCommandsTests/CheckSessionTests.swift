@@ -21,7 +21,7 @@ private final class Procedure: Sendable {
 
     func run(_ request: CheckSession.Request = .init()) async throws -> CheckProcedure.Outcome {
         let migration = try place.migration()
-        let factory: ConsistencyCheckFactory = { link, options, _, _, _ throws(BridgeError) in
+        let factory: ConsistencyCheckFactory = { link, options, _, _, _, _ throws(BridgeError) in
             self.asked.withLock { $0 = (link, options) }
             return self.check
         }

@@ -97,5 +97,13 @@ struct CoreTests {
             }
         }
     }
-}
 
+    @Test("a quote with a combining mark behind it is doubled like any other")
+    func quoting() {
+        let mark = "\u{301}"
+        #expect(Array(quoteLiteral("a'\(mark)b").utf8) == Array("'a''\(mark)b'".utf8))
+        #expect(Array(quoteIdentifier("a\"\(mark)b").utf8) == Array("\"a\"\"\(mark)b\"".utf8))
+        #expect(quoteLiteral("") == "''")
+        #expect(quoteIdentifier("x") == "\"x\"")
+    }
+}

@@ -21,8 +21,8 @@ final class CheckSession: Sendable {
     }
 
     /// Makes the real check.
-    static let standardFactory: ConsistencyCheckFactory = { _, _, _, _, _ throws(BridgeError) in
-        throw BridgeError(.internalFault, "the checker is not there yet")
+    static let standardFactory: ConsistencyCheckFactory = { link, options, source, target, logger, access in
+        CheckRunner(link: link, options: options, source: source, target: target, logger: logger, access: access)
     }
 
     private struct State {
@@ -66,8 +66,9 @@ final class CheckSession: Sendable {
             differencesFile: request.differencesFile, throttle: migration.configuration.check.throttle,
             stateDirectory: directory.checkDirectory(.forward), journalDirectory: directory.journalDirectory(.forward),
             repair: request.repair)
-        let check = try factory(link.description, options, migration.source, migration.target, logger)
         let session = lock == nil ? nil : try RunSession.prepare(migration, link: link, logger: logger)
+        let check = try factory(
+            link.description, options, migration.source, migration.target, logger, session?.applierAccess)
         return CheckSession(check: check, link: session, lock: lock, logger: logger)
     }
 

@@ -1,3 +1,4 @@
+import BridgeConsistency
 import BridgeCore
 import BridgeReplication
 import Foundation
@@ -42,6 +43,12 @@ final class RunSession: Sendable {
     }
 
     var progress: LinkProgress { runner.progress }
+
+    /// The way to the link's applier while it runs.
+    var applierAccess: ApplierAccess {
+        let runner = runner
+        return { body in await runner.betweenTransactions(body) }
+    }
 
     /// Asks for a graceful stop. From any thread.
     func stop() { runner.stop() }

@@ -15,9 +15,9 @@ package protocol ConsistencyCheck: Sendable {
     var progress: CheckReport.Progress { get }
 }
 
-/// Makes the check of a link whose two ends are connected.
+/// Makes the check of a link whose two ends are connected; the last argument is nil where another process applies.
 package typealias ConsistencyCheckFactory =
     @Sendable (
         _ link: LinkDescription, _ options: CheckOptions, _ source: any SourceConnector, _ target: any TargetConnector,
-        _ logger: Logger
+        _ logger: Logger, _ access: ApplierAccess?
     ) throws(BridgeError) -> any ConsistencyCheck

@@ -17,12 +17,24 @@ package struct TableName: Hashable, Comparable, Sendable, CustomStringConvertibl
 
 /// Quotes an identifier for SQL the way both engines read it.
 package func quoteIdentifier(_ name: String) -> String {
-    "\"" + name.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"") + "\""
+    doubling("\"", in: name)
 }
 
 /// Quotes a string literal for SQL the way both engines read it (PostgreSQL with standard_conforming_strings on).
 package func quoteLiteral(_ text: String) -> String {
-    "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''") + "'"
+    doubling("'", in: text)
+}
+
+/// By scalars: a quote with a combining mark behind it is one Character, and not equal to a quote.
+private func doubling(_ quote: Unicode.Scalar, in text: String) -> String {
+    var scalars = String.UnicodeScalarView()
+    scalars.append(quote)
+    for scalar in text.unicodeScalars {
+        if scalar == quote { scalars.append(quote) }
+        scalars.append(scalar)
+    }
+    scalars.append(quote)
+    return String(scalars)
 }
 
 extension TableName {

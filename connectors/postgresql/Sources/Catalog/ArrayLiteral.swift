@@ -4,12 +4,14 @@ package enum ArrayLiteral {
     package static func make(_ elements: [String?]) -> String {
         let parts = elements.map { element -> String in
             guard let element else { return "NULL" }
-            var quoted = "\""
-            for character in element {
-                if character == "\"" || character == "\\" { quoted.append("\\") }
-                quoted.append(character)
+            // By scalars here and below: a quote with a combining mark behind it is a Character of its own.
+            var quoted = String.UnicodeScalarView("\"".unicodeScalars)
+            for scalar in element.unicodeScalars {
+                if scalar == "\"" || scalar == "\\" { quoted.append("\\") }
+                quoted.append(scalar)
             }
-            return quoted + "\""
+            quoted.append("\"")
+            return String(quoted)
         }
         return "{" + parts.joined(separator: ",") + "}"
     }
@@ -22,11 +24,11 @@ package enum ArrayLiteral {
     package static func elements(_ literal: String?) -> [String] {
         guard let literal, literal.hasPrefix("{") else { return [] }
         var elements: [String] = []
-        var current = ""
+        var current = String.UnicodeScalarView()
         var isQuoted = false
         var isEscaped = false
         var isStarted = false
-        for character in literal.dropFirst().dropLast() {
+        for character in literal.unicodeScalars.dropFirst().dropLast() {
             if isEscaped {
                 current.append(character)
                 isEscaped = false
@@ -36,15 +38,15 @@ package enum ArrayLiteral {
                 isQuoted.toggle()
                 isStarted = true
             } else if character == ",", !isQuoted {
-                elements.append(current)
-                current = ""
+                elements.append(String(current))
+                current = String.UnicodeScalarView()
                 isStarted = false
             } else {
                 current.append(character)
                 isStarted = true
             }
         }
-        if isStarted || !elements.isEmpty { elements.append(current) }
+        if isStarted || !elements.isEmpty { elements.append(String(current)) }
         return elements
     }
 }
