@@ -7,7 +7,7 @@ struct KeyRange {
     private let from: KeyImage?
     private let to: KeyImage?
 
-    init(_ request: ComparisonRequest) throws(BridgeError) {
+    init(_ request: ComparisonRequest) {
         from = request.from
         to = request.to
         if from == nil && to == nil {

@@ -90,7 +90,7 @@ struct ServerComparison {
         _ comparer: TableComparer, _ view: any ComparisonView, _ request: ComparisonRequest, _ keys: [KeyImage]
     ) async throws(BridgeError) -> Disputed {
         var found = Disputed()
-        let range = try KeyRange(request)
+        let range = KeyRange(request)
         try await lookUp(keys, limits: comparer.limits) { batch, buffer async throws(BridgeError) in
             try await view.findHashes(request, keys: Array(batch), into: buffer)
         } _: { _, buffer throws(BridgeError) in

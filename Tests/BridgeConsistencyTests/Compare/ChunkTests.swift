@@ -101,6 +101,48 @@ struct ChunkTests {
         #expect(try folder.isEmpty)
     }
 
+    @Test("K9 K18 rows whose keys are all spelled otherwise are matched, also through the file", arguments: [64 << 10, 8 << 20])
+    func otherSpellings(_ memory: Int) async throws {
+        func uuid(_ number: Int, upper: Bool) -> TestCell {
+            let digits = String(number, radix: 16)
+            let text = "abcdef00-0000-0000-0000-" + String(repeating: "0", count: 12 - digits.count) + digits
+            return .text(upper ? text.uppercased() : text)
+        }
+        let source: [TestRow] = (0..<3000).map { [uuid($0, upper: false), "2024-01-01 00:00:00.000000Z"] }
+        var target: [TestRow] = (0..<3000).map { [uuid($0, upper: true), "2024-01-01T02:00:00+02:00"] }
+        target[17][1] = "2024-01-01T02:00:00.000001+02:00"
+        target.remove(at: 30)
+        let comparer = TableComparer(
+            pair: pair(
+                layout([column("id", .uuid, key: true), column("at", .timestampWithTimeZone)], order: nil),
+                layout([column("id", .dynamic, key: true), column("at", .dynamic)], order: nil)),
+            limits: CompareLimits(memory: memory))
+        let (a, b) = (FakeView(source, seed: 5), FakeView(target, seed: 6))
+        let outcome = try await comparer.compare(source: a, target: b, disputed: [source[5], source[30]].map { image([$0[0]]) })
+        // The source's spelling finds no row on the target: what is disputed there cannot be known.
+        #expect(outcome.samples.map(describe).sorted() == ["different at", "extra "])
+        #expect(outcome.samples.first { $0.kind == .extra }?.key == ["id": .some(uuid(5, upper: true).engineText)])
+        #expect(outcome.matching == 2997)
+    }
+
+    @Test("a stopped comparison ends with an error and leaves nothing open")
+    func stopped() async throws {
+        let rows: [TestRow] = (1...100).map { [.integer($0), "x"] }
+        let (a, b) = (FakeView(rows), FakeView(rows))
+        let comparer = comparer(false)
+        let task = Task { () -> ErrorCode? in
+            withUnsafeCurrentTask { $0?.cancel() }
+            do throws(BridgeError) {
+                _ = try await comparer.compare(source: a, target: b)
+                return nil
+            } catch {
+                return error.code
+            }
+        }
+        #expect(await task.value == .interrupted)
+        #expect(a.openStreams == 0 && b.openStreams == 0)
+    }
+
     @Test("K18 few keys are looked up at once where rows are large")
     func largeRows() async throws {
         let big = String(repeating: "a", count: 100_000)
