@@ -4,41 +4,48 @@ extension CheckSession {
     /// Keys that are looked up in one pair of views.
     private static let keysOfRound = 5_000
 
-    /// Looks dirty and suspect keys up on both sides until all are settled, or until what is left is in use all the time.
-    /// - Parameter untilAllSettled: at a fence, where nothing moves any more, all must be.
+    /// Looks dirty and suspect keys up on both sides: at a fence until all are settled, for nothing moves there any more;
+    /// otherwise until each key that was dirty at the beginning was compared once. Keys that are in use all the time never
+    /// settle, and stay dirty for the fence.
     func drain(untilAllSettled: Bool) async throws(BridgeError) {
+        var unproven: [Int: Set<KeyImage>]?
         var idle = 0
-        var isFirst = true
-        while isFirst || (!wantedIsEmpty && idle < (untilAllSettled ? 200 : 5)) {
-            isFirst = false
+        while true {
             try board.goOn()
             let before = dirty.count
             let views = try await openViews()
+            var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
+            let leftBefore = left.values.reduce(0) { $0 + $1.count }
             do throws(BridgeError) {
                 // After the view was opened: what it holds of others' writes is recorded by now.
                 try await takeForeignWrites()
-                try await compareDirty(views)
+                try await compareDirty(views, &left)
             } catch {
                 await views.close()
                 throw error
             }
             await views.close()
             state.viewSeconds = views.seconds
-            if dirty.count >= before || dirty.count == 0 { idle += 1 } else { idle = 0 }
-            if idle > 0, !wantedIsEmpty { await board.sleep(.milliseconds(20)) }
+            let leftAfter = left.values.reduce(0) { $0 + $1.count }
+            unproven = left
+            let hasProgress = untilAllSettled ? dirty.count < before : leftAfter < leftBefore
+            idle = hasProgress ? 0 : idle + 1
+            let isDone = untilAllSettled ? wanted.allSatisfy { dirty.keys(of: $0).isEmpty } : leftAfter == 0
+            guard !isDone, idle < (untilAllSettled ? 200 : 50) else { return }
+            if !hasProgress { await board.sleep(.milliseconds(20)) }
         }
     }
 
-    /// Whether nothing is left that a round could settle. Suspects known to differ are looked at once.
-    private var wantedIsEmpty: Bool { wanted.allSatisfy { dirty.keys(of: $0).isEmpty } }
-
-    private func compareDirty(_ views: AlignedViews) async throws(BridgeError) {
+    private func compareDirty(_ views: AlignedViews, _ unproven: inout [Int: Set<KeyImage>]) async throws(BridgeError) {
         for index in wanted where pairs[index].incomparable.isEmpty {
             guard !views.dispute.excludedTables.contains(index) else { continue }
             let excluded = views.dispute.excluded[index] ?? []
-            let keys = dirty.keys(of: index).filter { !excluded.contains($0) }.prefix(Self.keysOfRound)
+            let first = unproven[index] ?? []
+            var keys = Array(first.subtracting(excluded).prefix(Self.keysOfRound))
+            if keys.isEmpty { keys = Array(dirty.keys(of: index).filter { !excluded.contains($0) }.prefix(Self.keysOfRound)) }
             let comparer = makeComparer(pairs[index])
-            if !keys.isEmpty { try await settle(Array(keys), of: index, comparer, views) }
+            if !keys.isEmpty { try await settle(keys, of: index, comparer, views) }
+            unproven[index]?.subtract(keys)
             let suspected = suspects.keys(of: index)
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
