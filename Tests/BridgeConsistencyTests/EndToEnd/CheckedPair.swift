@@ -16,19 +16,45 @@ struct CheckedPair: Sendable {
     let folder: TemporaryDirectory
     let link: LinkDescription
 
-    init(_ pair: Pair, tables: [ConformanceTable] = ConformanceTable.all) async throws {
+    /// - Parameter names: more tables, which the test makes itself.
+    init(_ pair: Pair, tables: [ConformanceTable] = ConformanceTable.all, names: [String] = []) async throws {
         source = try await pair.source.makeDatabase()
         target = try #require(try await pair.target.makeDatabase() as? any ConformanceDatabase & PlantingDatabase)
         folder = try TemporaryDirectory(prefix: "check")
         let (from, to) = (source, target)
         link = LinkDescription(
             migration: "check-\(UInt32.random(in: 0...UInt32.max))", direction: .forward,
-            mappings: tables.map { TableMapping(source: from.tableName($0.name), target: to.tableName($0.name)) },
+            mappings: (tables.map(\.name) + names).map {
+                TableMapping(source: from.tableName($0), target: to.tableName($0))
+            },
             form: try from.makeSource().engine == to.makeSource().engine ? .native : .canonical)
         for table in tables {
             try await source.create(table)
             try await target.create(table)
         }
+    }
+
+    /// Makes the target's tables as `bridge schema apply` would.
+    func applySchema() async throws {
+        let (from, to) = (try source.makeSource(), try target.makeTarget())
+        try await from.connect()
+        try await to.connect()
+        let schemas = try await from.describeTables(link.mappings.map(\.source))
+        try await to.execute(to.schemaPlan(for: schemas, mappings: link.mappings))
+        await from.close()
+        await to.close()
+    }
+
+    /// A number that a query on the target gives.
+    func count(_ sql: String) async throws -> Int {
+        let text: String
+        if let target = target as? PostgreSQLDatabase {
+            text = try await target.cluster.psql(target.url, sql)
+        } else {
+            text = try await ChildProcess.run(
+                ["sqlite3", "-batch", String(target.url.dropFirst("sqlite:".count))], input: ".timeout 30000\n\(sql);\n")
+        }
+        return try #require(Int(text.filter(\.isNumber)))
     }
 
     func makeRunner(segmentBytes: Int64 = 64 << 20) throws -> LinkRunner {
@@ -39,13 +65,16 @@ struct CheckedPair: Sendable {
             source: source.makeSource(), target: target.makeTarget(), logger: silent)
     }
 
-    func makeCheck(_ mode: CheckReport.Mode, change: (inout CheckOptions) -> Void = { _ in }) throws -> CheckRunner {
+    func makeCheck(
+        _ mode: CheckReport.Mode, change: (inout CheckOptions) -> Void = { _ in }, access: ApplierAccess? = nil
+    ) throws -> CheckRunner {
         var options = CheckOptions(
             mode: mode, throttle: 0, stateDirectory: folder.path("checks"), journalDirectory: folder.path("journal"),
             patience: .seconds(30))
         change(&options)
         return CheckRunner(
-            link: link, options: options, source: try source.makeSource(), target: try target.makeTarget(), logger: silent)
+            link: link, options: options, source: try source.makeSource(), target: try target.makeTarget(), logger: silent,
+            access: access)
     }
 
     func check(
