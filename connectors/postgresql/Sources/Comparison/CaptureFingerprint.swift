@@ -1,7 +1,17 @@
 import BridgeCore
 
-/// All that the link's capture rests on, as text: two equal ones mean that changes are captured in the same way. Files of
-/// tables are no part of it; their numbers in the catalog are, since a table or column made anew is another one.
+/// All that the link's capture rests on, as text: two equal ones mean that changes were captured in the same way in between.
+///
+/// It has versions beside definitions: the numbers of the transactions that wrote the catalog's rows (`xmin`) of the
+/// publication, the tables and partitions, their columns and the types that these use. So a change that was taken back
+/// shows, as does what changes every row and never shows in the log: a rewriting ALTER TABLE (a new file), a label of an
+/// enum that is named anew, a partition that was attached with its rows.
+///
+/// ANALYZE, VACUUM and autovacuum write the catalog's rows in place, freezing leaves `xmin`, and reads, writes and new
+/// indexes do not touch them: none of these changes it. What does, though it is harmless: VACUUM FULL, CLUSTER, TRUNCATE
+/// and a new access method (a new file, like that of a rewrite; TRUNCATE is in the journal, but leaves a table like one
+/// that was UNLOGGED for a while), GRANT, a first trigger, settings of a table or column, REINDEX CONCURRENTLY of an index
+/// that is the replica identity, labels added to an enum, defaults of a domain, and a dump that is restored.
 struct CaptureFingerprint {
     let session: PostgresConnection
     let link: LinkDescription
@@ -55,13 +65,13 @@ struct CaptureFingerprint {
         try verification.checkCoverage(state, tables)
         let head = try session.rows(
             """
-            SELECT oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot
+            SELECT oid, pubname, puballtables, pubinsert, pubupdate, pubdelete, pubtruncate, pubviaroot, xmin
             FROM pg_publication WHERE pubname = $1
             """, [names.publication], during: "reading the publication")
         var lines = head.map { "publication \(Self.line($0))" }
         if session.serverVersion >= 150_000 {
             let schemas = try session.rows(
-                "SELECT pnnspid FROM pg_publication_namespace WHERE pnpubid = $1::oid ORDER BY 1", [state.oid],
+                "SELECT pnnspid, xmin FROM pg_publication_namespace WHERE pnpubid = $1::oid ORDER BY 1", [state.oid],
                 during: "reading the publication")
             lines += schemas.map { "schema \(Self.line($0))" }
         }
@@ -76,7 +86,7 @@ struct CaptureFingerprint {
             ? "r.prattrs::text, pg_get_expr(r.prqual, r.prrelid)" : "NULL, NULL"
         let head = try session.rows(
             """
-            SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, r.oid, \(details),
+            SELECT c.oid, n.nspname, c.relname, c.relkind, c.relpersistence, c.relreplident, r.oid, r.xmin, \(details),
               (SELECT i.indexrelid FROM pg_index i WHERE i.indrelid = c.oid
                 AND (c.relreplident = 'i' AND i.indisreplident OR c.relreplident <> 'i' AND i.indisprimary) LIMIT 1)
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -88,8 +98,24 @@ struct CaptureFingerprint {
             SELECT a.attnum, a.attname, a.atttypid, format_type(a.atttypid, a.atttypmod), a.attcollation, a.attgenerated
             FROM pg_attribute a WHERE a.attrelid = $1::oid AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum
             """, [oid], during: action)
+        let types = try session.rows(TypesInUse.versions("$1::oid"), [oid], during: action)
         return head.map { "table \(Self.line($0)) identity \(Self.line(table.schema.identity))" }
-            + columns.map { "column \(Self.line($0))" }
+            + columns.map { "column \(Self.line($0))" } + (try versions(oid)) + types.map { "used \(Self.line($0))" }
+    }
+
+    /// The table and all its partitions as they are stored, and who wrote their catalog rows.
+    private func versions(_ oid: String) throws(BridgeError) -> [String] {
+        try session.rows(
+            """
+            SELECT c.oid, c.xmin, c.relfilenode, c.relpersistence, c.relreplident,
+              (SELECT string_agg(a.attnum || ' ' || a.xmin, ' ' ORDER BY a.attnum) FROM pg_attribute a
+               WHERE a.attrelid = c.oid AND a.attnum > 0),
+              (SELECT string_agg(h.inhparent || ' ' || h.xmin, ' ' ORDER BY h.inhparent) FROM pg_inherits h WHERE h.inhrelid = c.oid),
+              (SELECT string_agg(i.indexrelid || ' ' || i.xmin, ' ' ORDER BY i.indexrelid) FROM pg_index i
+               WHERE i.indrelid = c.oid AND i.indisreplident)
+            FROM pg_class c WHERE c.oid = $1::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid)) ORDER BY c.oid
+            """, [oid], during: "reading the versions of a table"
+        ).map { "version \(Self.line($0))" }
     }
 
     /// Facts that stay apart whatever stands in them.

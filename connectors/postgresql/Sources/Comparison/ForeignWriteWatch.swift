@@ -4,8 +4,19 @@ import BridgeCore
 ///
 /// AFTER triggers of ordinary enablement, which the applier's and the loader's sessions, being in the replica role, do
 /// not fire. Everybody else's do, with one exception that cannot be closed from here: a session that itself may set
-/// `session_replication_role = replica` is as silent as the applier; so are other replication tools' workers. Switching
-/// the triggers off and on again between two looks is found, unless a superuser forges the catalog.
+/// `session_replication_role = replica` is as silent as the applier, but for TRUNCATE; so are other replication tools'
+/// workers. Switching the triggers off and on again between two looks is found, and so is making them anew with the same
+/// text, unless a superuser forges the catalog.
+///
+/// Somebody's trigger that is enabled ALWAYS or REPLICA fires in the applier's session as well. What it writes to the
+/// link's tables is recorded by a second set of triggers, which are enabled ALWAYS and have the condition that the session
+/// is in the replica role and the statement comes from a trigger's function. The condition is looked at when the write is
+/// made, before anything is queued, and once a statement (a row, with partitions); the applier's own statements fail it
+/// at its first part. The rows that the second set wants to be shown are kept for the first already. Not recorded is what
+/// no trigger function writes by a statement of its own: a BEFORE trigger that alters the applier's row, and a rule that
+/// is enabled ALWAYS or REPLICA.
+///
+/// What changes rows and fires no trigger at all is told by ``KnownStates``.
 ///
 /// The keys go to a table in the schema `_bridge`, by functions that run with their owner's rights under a pinned search
 /// path and pinned settings: the application needs no rights there, and its settings do not change the keys' text.
@@ -25,6 +36,8 @@ struct ForeignWriteWatch {
         "SELECT pg_advisory_xact_lock(hashtextextended(\(quoteLiteral("bridge watch " + link.name)), 0))"
     }
     private var records: String { Self.table(link) }
+    private static func states(_ link: LinkDescription) -> String { "_bridge.\(quoteIdentifier("files_" + suffix(link)))" }
+    private var states: KnownStates { KnownStates(link: link, table: Self.states(link), targets: targets) }
 
     /// A table that is watched.
     private struct Watched {
@@ -46,12 +59,13 @@ struct ForeignWriteWatch {
     func install(keys: [TableMapping: [String]]) throws(BridgeError) {
         guard try LinkRecords.exists(connection) else { throw LinkRecords.missing(link) }
         let tables = try watched(keys)
-        var hasRecords = try exists()
-        if hasRecords, try isWhole(), try describedKeys() == tables.map(\.keys) { return }
+        if try exists(), try isWhole(), try describedKeys() == tables.map(\.keys) { return }
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute(LinkRecords.schemaLock)
-            hasRecords = try exists()
-            guard hasRecords else {
+            // The states first: without them the watch is not there, whatever else is.
+            let isAnew = try !has(records)
+            try connection.execute(states.create, during: "making the record of foreign writes")
+            guard !isAnew else {
                 try connection.execute(
                     """
                     CREATE TABLE \(records) (number bigint UNIQUE, table_schema text, table_name text, key text[], \
@@ -69,6 +83,8 @@ struct ForeignWriteWatch {
         // A table at a time: the lock holds off the applier, and two could hold off each other.
         for table in tables { try install(table) }
         try connection.inTransaction { () throws(BridgeError) in
+            try connection.execute("SET LOCAL jit = off")
+            try connection.execute(states.makeKnown, during: "noting the state of the tables")
             for table in tables {
                 _ = try connection.query(
                     "INSERT INTO \(records) (number, table_schema, table_name, key) VALUES ($1::bigint, $2, $3, $4::text[])",
@@ -130,6 +146,7 @@ struct ForeignWriteWatch {
         let schema = table.name.schema.map(quoteLiteral) ?? "NULL"
         let into = "INSERT INTO \(records) (table_schema, table_name, key)"
         let head = "SELECT \(schema), \(quoteLiteral(table.name.name)),"
+        let truncated = states.onTruncate(record: "\(into) \(head) NULL")
         func key(_ row: String) -> String {
             let cells = table.keys.map { name in
                 let column = "\(row).\(quoteIdentifier(name))"
@@ -140,7 +157,7 @@ struct ForeignWriteWatch {
         let body =
             if table.isPartitioned {
                 """
-                IF TG_OP = 'TRUNCATE' THEN \(into) \(head) NULL;
+                IF TG_OP = 'TRUNCATE' THEN \(truncated)
                 ELSE
                   IF TG_OP <> 'INSERT' THEN \(into) \(head) \(key("OLD")); END IF;
                   IF TG_OP = 'INSERT' OR TG_OP = 'UPDATE' AND \(key("NEW")) IS DISTINCT FROM \(key("OLD")) THEN
@@ -150,7 +167,7 @@ struct ForeignWriteWatch {
                 """
             } else {
                 """
-                IF TG_OP = 'TRUNCATE' THEN \(into) \(head) NULL;
+                IF TG_OP = 'TRUNCATE' THEN \(truncated)
                 ELSIF TG_OP = 'INSERT' THEN \(into) \(head) \(key("r")) FROM bridge_new AS r;
                 ELSIF TG_OP = 'DELETE' THEN \(into) \(head) \(key("r")) FROM bridge_old AS r;
                 ELSE
@@ -171,25 +188,41 @@ struct ForeignWriteWatch {
     }
 
     private func triggers(_ table: Watched, _ function: String) -> [String] {
-        let suffix = Self.suffix(link)
-        func name(_ letter: String) -> String { quoteIdentifier("bw\(letter)_\(suffix)") }
-        let truncate = "FOR EACH STATEMENT EXECUTE FUNCTION \(function)"
-        if table.isPartitioned {
+        let call = "EXECUTE FUNCTION \(function)"
+        let inReplica = "current_setting('session_replication_role') = 'replica'"
+        /// One for everybody's sessions, and one for other triggers' writes in the applier's.
+        func pair(_ letter: String, _ event: String, on relation: String, _ rest: String) -> [String] {
+            let ordinary = quoteIdentifier("bw\(letter)_\(Self.suffix(link))")
+            let always = quoteIdentifier("bx\(letter)_\(Self.suffix(link))")
+            // The depth of the statement that fires it. On TRUNCATE the function tells the applier from others.
+            let condition = letter == "t" ? inReplica : "pg_trigger_depth() > 0 AND \(inReplica)"
             return [
-                "CREATE TRIGGER \(name("r")) AFTER INSERT OR UPDATE OR DELETE ON \(table.name.quoted) FOR EACH ROW EXECUTE FUNCTION \(function)",
-            ] + ([table.name.quoted] + table.partitions).map { "CREATE TRIGGER \(name("t")) AFTER TRUNCATE ON \($0) \(truncate)" }
+                "CREATE TRIGGER \(ordinary) AFTER \(event) ON \(relation) \(rest) \(call)",
+                "CREATE TRIGGER \(always) AFTER \(event) ON \(relation) \(rest) WHEN (\(condition)) \(call)",
+                "ALTER TABLE \(relation) ENABLE ALWAYS TRIGGER \(always)",
+            ]
+        }
+        let name = table.name.quoted
+        if table.isPartitioned {
+            return pair("r", "INSERT OR UPDATE OR DELETE", on: name, "FOR EACH ROW")
+                + ([name] + table.partitions).flatMap { pair("t", "TRUNCATE", on: $0, "FOR EACH STATEMENT") }
         }
         return [
             ("i", "INSERT", "REFERENCING NEW TABLE AS bridge_new "),
             ("u", "UPDATE", "REFERENCING OLD TABLE AS bridge_old NEW TABLE AS bridge_new "),
             ("d", "DELETE", "REFERENCING OLD TABLE AS bridge_old "), ("t", "TRUNCATE", ""),
-        ].map { "CREATE TRIGGER \(name($0.0)) AFTER \($0.1) ON \(table.name.quoted) \($0.2)\(truncate)" }
+        ].flatMap { pair($0.0, $0.1, on: name, "\($0.2)FOR EACH STATEMENT") }
     }
 
     // MARK: Proving
 
     private func exists() throws(BridgeError) -> Bool {
-        try connection.rows("SELECT to_regclass($1) IS NOT NULL", [records], during: "reading the record of foreign writes")
+        guard try has(records) else { return false }
+        return try has(states.table)
+    }
+
+    private func has(_ table: String) throws(BridgeError) -> Bool {
+        try connection.rows("SELECT to_regclass($1) IS NOT NULL", [table], during: "reading the record of foreign writes")
             .first?[0] == "t"
     }
 
@@ -219,6 +252,14 @@ struct ForeignWriteWatch {
         return list.isEmpty ? "(0, NULL::oid)" : list.joined(separator: ", ")
     }
 
+    /// The tables as they are recorded, in the order of the mappings.
+    private var names: String {
+        let schema = connection.defaultSchemas.first ?? "public"
+        return link.mappings.enumerated().map { ordinal, mapping in
+            "(\(ordinal), \(quoteLiteral(mapping.target.schema ?? schema)), \(quoteLiteral(mapping.target.name)))"
+        }.joined(separator: ", ")
+    }
+
     private static func isOurs(_ link: LinkDescription) -> String {
         "p.pronamespace = '_bridge'::regnamespace AND p.proname ~ \(quoteLiteral("^w[0-9]+_" + suffix(link) + "$"))"
     }
@@ -227,7 +268,8 @@ struct ForeignWriteWatch {
         let row = try connection.rows(
             """
             SELECT (SELECT key[1] FROM \(records) WHERE number = \(Self.definitionNumber)) = d AND NOT EXISTS (
-              SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link)) AND t.tgenabled <> 'O')
+              SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link)) 
+              AND t.tgenabled <> CASE WHEN starts_with(t.tgname::text, 'bx') THEN 'A' ELSE 'O' END)
             FROM (\(definition)) AS w(d)
             """, during: "checking the watch for foreign writes")
         return row.first?[0] == "t"
@@ -249,6 +291,11 @@ struct ForeignWriteWatch {
         return try connection.inTransaction { () throws(BridgeError) in
             guard try exists() else { throw broken }
             try connection.execute(Self.lock(link), during: action)
+            if !link.mappings.isEmpty {
+                // The catalog's sizes are guessed too high; compiling takes longer than all the rest.
+                try connection.execute("SET LOCAL jit = off")
+                try connection.execute(states.recordUnknown(into: records, names: names), during: action)
+            }
             try connection.execute(
                 """
                 UPDATE \(records) AS w SET number = n.number FROM (
@@ -318,7 +365,7 @@ struct ForeignWriteWatch {
                 + "AND p.proname ~ \(quoteLiteral("^w[0-9]+_" + suffix(link) + "$"))", during: action)
         if !functions.isEmpty { try connection.execute("SET LOCAL lock_timeout = '5s'") }
         for function in functions.compactMap({ $0[0] }) { try connection.execute("DROP FUNCTION \(function) CASCADE", during: action) }
-        try connection.execute("SET LOCAL lock_timeout = 0; DROP TABLE IF EXISTS \(table(link))", during: action)
+        try connection.execute("SET LOCAL lock_timeout = 0; DROP TABLE IF EXISTS \(table(link)), \(states(link))", during: action)
     }
 }
 

@@ -110,6 +110,10 @@ struct ForeignWriteTests {
             "ALTER TABLE t DISABLE TRIGGER bwi_\(suffix)", "ALTER TABLE t ENABLE ALWAYS TRIGGER bwi_\(suffix)",
             "ALTER TABLE t ENABLE REPLICA TRIGGER bwu_\(suffix)", "ALTER TABLE t DISABLE TRIGGER ALL",
             "ALTER TABLE t DISABLE TRIGGER bwd_\(suffix); DELETE FROM t; ALTER TABLE t ENABLE TRIGGER bwd_\(suffix)",
+            "ALTER TABLE t DISABLE TRIGGER bxi_\(suffix)", "ALTER TABLE p1 ENABLE TRIGGER bxr_\(suffix)",
+            "ALTER TABLE t DISABLE TRIGGER bxd_\(suffix); ALTER TABLE t ENABLE ALWAYS TRIGGER bxd_\(suffix)",
+            Self.madeAnew("pg_get_triggerdef(oid) FROM pg_trigger WHERE tgname = 'bwd_\(suffix)' AND tgrelid = 't'::regclass", "DROP TRIGGER bwd_\(suffix) ON t"),
+            Self.madeAnew("pg_get_functiondef('_bridge.w2_\(suffix)'::regproc)", "SELECT"),
             "DROP TRIGGER bwt_\(suffix) ON t", "DROP TRIGGER bwt_\(suffix) ON p2", "ALTER TABLE p1 DISABLE TRIGGER USER",
             "CREATE OR REPLACE FUNCTION _bridge.w0_\(suffix)() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS 'BEGIN RETURN NULL; END'",
             "ALTER FUNCTION _bridge.w0_\(suffix)() SECURITY INVOKER", "CREATE TABLE p3 PARTITION OF p FOR VALUES FROM (200) TO (300)",
@@ -123,6 +127,96 @@ struct ForeignWriteTests {
             let writes = try await target.foreignWrites(after: last, limit: 10)
             #expect(try Self.text(writes) == ["public.k whole", "public.p whole", "public.t whole"], "\(damage)")
         }
+        try await fixture.end()
+    }
+
+    /// What makes a thing anew with the same text.
+    private static func madeAnew(_ text: String, _ drop: String) -> String {
+        "DO $do$ DECLARE d text; BEGIN d := (SELECT \(text)); EXECUTE '\(drop)'; DELETE FROM t; EXECUTE d; END $do$"
+    }
+
+    @Test("K16 what a trigger writes in the applier's session is recorded, and the applier's own writes are not")
+    func triggersOfTheApplier() async throws {
+        let fixture = try await ComparisonFixture(
+            """
+            CREATE TABLE a (id int PRIMARY KEY, v text);
+            CREATE TABLE p (id int PRIMARY KEY, v text) PARTITION BY RANGE (id);
+            CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100); CREATE TABLE p2 PARTITION OF p FOR VALUES FROM (100) TO (200);
+            CREATE TABLE k (a int, b text);
+            """, tables: ["a", "p", "k"])
+        for table in 0..<3 { _ = try await fixture.requests(table) }
+        let target = try #require(fixture.target.target)
+        try await target.watchForeignWrites()
+        try await fixture.cluster.psql(
+            fixture.targetURL,
+            """
+            CREATE FUNCTION public.f() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $f$ BEGIN
+              IF NEW.v = 'insert' THEN INSERT INTO k VALUES (NEW.id, 'n'); INSERT INTO p VALUES (NEW.id, 'n'), (NEW.id + 100, 'n');
+              ELSIF NEW.v = 'update' THEN UPDATE k SET b = 'm'; UPDATE p SET id = 102 WHERE id = 1;
+              ELSIF NEW.v = 'delete' THEN DELETE FROM k; DELETE FROM p2 WHERE id = 102;
+              ELSIF NEW.v = 'empty' THEN TRUNCATE k, p1; END IF; RETURN NULL; END $f$;
+            CREATE TRIGGER always AFTER INSERT ON a FOR EACH ROW EXECUTE FUNCTION public.f(); ALTER TABLE a ENABLE ALWAYS TRIGGER always;
+            CREATE FUNCTION public.g() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS $f$ BEGIN
+              INSERT INTO k VALUES (0, 'g'); RETURN NULL; END $f$;
+            CREATE CONSTRAINT TRIGGER late AFTER UPDATE ON a DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION public.g();
+            ALTER TABLE a ENABLE REPLICA TRIGGER late;
+            """)
+        let applier = try await fixture.targetConnector.openApplier(fixture.link)
+        let columns = [("id", "integer"), ("v", "text")]
+        var writer = BatchWriter(relations: [relation(1, "a", columns), relation(2, "p", columns)], lsn: 5_000)
+        var last: Int64 = 0
+        func expect(_ lines: [String], _ location: SourceLocation = #_sourceLocation, _ write: (inout BatchWriter) -> Void) async throws {
+            writer.begin()
+            write(&writer)
+            writer.commit()
+            try await applier.apply(writer.take())
+            let writes = try await target.foreignWrites(after: last, limit: 100)
+            #expect(try Self.text(writes) == lines.sorted(), sourceLocation: location)
+            last = writes.last?.number ?? last
+        }
+        try await expect([]) { $0.insert(2, ["50", "own"]); $0.insert(2, ["150", "own"]) }
+        try await expect([]) { $0.truncate([1, 2]); $0.insert(2, ["50", "own"]); $0.insert(1, ["7", "own"]) }
+        try await expect(["public.k i1|sn", "public.p i1", "public.p i101"]) { $0.insert(1, ["1", "insert"]) }
+        try await expect(["public.k i1|sn", "public.k i1|sm", "public.p i1", "public.p i102"]) { $0.insert(1, ["2", "update"]) }
+        try await expect(["public.k i1|sm", "public.p i102"]) { $0.insert(1, ["3", "delete"]) }
+        try await expect(["public.k whole", "public.p whole"]) { $0.insert(1, ["4", "empty"]) }
+        try await expect(["public.k i0|sg"]) { $0.update(1, ["7", "z"]) }
+        try await expect([]) { $0.delete(1, ["7", .absent]); $0.truncate([2]) }
+        await applier.close()
+        #expect(try await fixture.cluster.psql(fixture.targetURL, "SELECT string_agg(id::text, ' ' ORDER BY id) FROM a") == "1 2 3 4")
+        try await fixture.end()
+    }
+
+    @Test("K16 a table that was rewritten or emptied past the triggers counts as written, once")
+    func rewritten() async throws {
+        let fixture = try await ComparisonFixture(
+            "CREATE TYPE mood AS ENUM ('sad', 'glad'); CREATE DOMAIN moods AS mood[]; \(Self.schema) ALTER TABLE k ADD m moods;",
+            tables: ["t", "p", "k"])
+        for table in 0..<3 { _ = try await fixture.requests(table) }
+        let target = try #require(fixture.target.target)
+        try await target.watchForeignWrites()
+        try await fixture.cluster.psql(fixture.targetURL, "INSERT INTO t VALUES ('a', 1, 'now'); INSERT INTO p VALUES (1, 'a'), (101, 'b'); INSERT INTO k VALUES (1, 'a', '{sad}')")
+        var last = try await target.foreignWrites(after: 0, limit: 100).last?.number ?? 0
+        for (statement, lines) in [
+            ("ALTER TABLE t ALTER v TYPE text USING upper(v)", ["public.t whole"]),
+            ("ALTER TABLE p ALTER v TYPE text USING upper(v)", ["public.p whole"]),
+            ("ALTER TYPE mood RENAME VALUE 'sad' TO 'bad'", ["public.k whole"]),
+            ("CLUSTER t USING t_pkey; VACUUM FULL p1", ["public.p whole", "public.t whole"]),
+            ("SET session_replication_role = replica; TRUNCATE k, p2", ["public.k whole", "public.p whole"]),
+            ("SET session_replication_role = replica; BEGIN; TRUNCATE k, p2; ROLLBACK", []),
+            ("VACUUM; ANALYZE; VACUUM (FREEZE, ANALYZE) t; GRANT SELECT ON t, p, k TO PUBLIC; CREATE INDEX ON k (a); SELECT FROM t", []),
+            ("ALTER TABLE t ALTER v SET DEFAULT 'x', ALTER v SET STATISTICS 7; REINDEX TABLE t", []),
+        ] {
+            try await fixture.cluster.psql(fixture.targetURL, statement)
+            let writes = try await target.foreignWrites(after: last, limit: 100)
+            #expect(try Self.text(writes) == lines, "\(statement)")
+            last = writes.last?.number ?? last
+            #expect(try await target.foreignWrites(after: last, limit: 100).isEmpty, "\(statement)")
+        }
+        // A watch that is asked for again does not forget what happened in between.
+        try await fixture.cluster.psql(fixture.targetURL, "ALTER TABLE t ALTER v TYPE text USING lower(v)")
+        try await target.watchForeignWrites()
+        #expect(try Self.text(try await target.foreignWrites(after: last, limit: 100)) == ["public.t whole"])
         try await fixture.end()
     }
 
