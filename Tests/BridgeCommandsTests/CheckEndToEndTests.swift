@@ -31,7 +31,7 @@ private struct Place: Sendable {
         try folder.write(
             "bridge.yaml",
             """
-            migration: endtoend
+            migration: endtoend-\(String(UInt32.random(in: 0 ... .max), radix: 16))
             source: \(YAMLText.scalar(uri))
             target: sqlite:new.db
             services: { app: { tables: [users, orders] } }
