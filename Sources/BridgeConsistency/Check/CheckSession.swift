@@ -256,6 +256,8 @@ actor CheckSession {
         state = old
         state.checkId = checkId
         state.startedAt = startedAt
+        // What that one repaired, this one did not.
+        for index in state.tables.indices { state.tables[index].report.repaired = 0 }
         soundness.hold(.writersSettled)
         soundness.hold(.targetWatched)
         for entry in old.dirty {
