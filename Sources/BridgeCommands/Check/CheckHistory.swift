@@ -80,7 +80,18 @@ package struct CheckHistory: Sendable {
             throw error
         }
         try synchronize(folder)
+        if report.background { removeBackground(before: report) }
         try prune()
+    }
+
+    /// Of the reports that a running link makes by itself only the newest one stays, so that they leave the places to
+    /// those that somebody asked for.
+    private func removeBackground(before report: CheckReport) {
+        guard let all = try? identifiers() else { return }
+        for identifier in all where identifier < report.checkId {
+            guard let old = entry(identifier).report, old.background, old.migration == report.migration else { continue }
+            unlink(path(of: identifier))
+        }
     }
 
     private func makeFolder(_ folder: String) throws(BridgeError) {
@@ -141,6 +152,7 @@ extension CheckHistory {
                         "readable": .bool(report != nil),
                         "migration": JSONValue(report?.migration),
                         "mode": JSONValue(report?.mode.rawValue),
+                        "background": JSONValue(report?.background),
                         "verdict": JSONValue(report?.verdict.rawValue),
                         "gate_open": JSONValue(report?.gate.isOpen),
                         "started_at": JSONValue(report?.startedAt),
@@ -165,7 +177,7 @@ extension CheckHistory {
                 continue
             }
             table.append([
-                entry.checkId, report.mode.rawValue, report.verdict.rawValue, report.gate.isOpen ? "open" : "shut",
+                entry.checkId, report.mode.rawValue + (report.background ? ", by the run" : ""), report.verdict.rawValue, report.gate.isOpen ? "open" : "shut",
                 Numbers.grouped(report.total(\.rowsCompared)), Numbers.grouped(report.rowsDifferent),
                 report.completedAt.map(Printable.text) ?? "–",
             ])

@@ -50,10 +50,10 @@ struct CheckProcedure: Sendable {
         return Outcome(report: report, error: error)
     }
 
-    /// Adds the report to the history. A check that was stopped said nothing about the two sides, and the next one goes on
-    /// where it stopped; it is not kept.
+    /// Adds the report to the history. A check that was stopped, or that another one kept from beginning, said nothing
+    /// about the two sides; it is not kept.
     private func record(_ outcome: inout Outcome) async {
-        guard outcome.error?.code != .interrupted else { return }
+        guard outcome.error?.code != .interrupted, outcome.error?.code != .alreadyRunning else { return }
         let history = CheckHistory(migration.directory)
         let report = outcome.report
         do throws(BridgeError) {

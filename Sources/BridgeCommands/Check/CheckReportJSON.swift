@@ -12,6 +12,7 @@ extension CheckReport {
             "check_id": .string(checkId),
             "migration": .string(migration),
             "mode": .string(mode.rawValue),
+            "background": .bool(background),
             "verdict": .string(verdict.rawValue),
             "gate": ["open": .bool(gate.isOpen), "reasons": Self.strings(gate.reasons)],
             "started_at": .string(startedAt),
@@ -64,6 +65,7 @@ extension CheckReport {
             "source_only": .integer(table.sourceOnly),
             "target_only": .integer(table.targetOnly),
             "pending": .integer(table.pending),
+            "repaired": .integer(table.repaired),
             "equal_by_policy": .object(
                 table.equalByPolicy.sorted { $0.key < $1.key }.map { .init(name: $0.key, value: .integer($0.value)) }),
             "hash_algorithm": JSONValue(table.hashAlgorithm),

@@ -7,13 +7,14 @@ package enum CheckReportSchema {
           "title": "The report of bridge check",
           "description": "What bridge check --json prints and data_dir/checks keeps. A minor version of the format only adds keys: pass over those that you do not know. Times are RFC 3339 in UTC, durations seconds, ratios from 0 to 1; positions, hashes and values of keys are strings. What is not known is null.",
           "type": "object",
-          "required": ["format_version", "kind", "check_id", "migration", "mode", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "soundness", "progress", "validations", "tables", "errors"],
+          "required": ["format_version", "kind", "check_id", "migration", "mode", "background", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "soundness", "progress", "validations", "tables", "errors"],
           "properties": {
             "format_version": { "type": "string", "pattern": "^1\\.[0-9]+$" },
             "kind": { "const": "check" },
             "check_id": { "description": "Sorts by the time at which the check began.", "type": "string", "pattern": "^[0-9]{8}T[0-9]{6}Z-[0-9a-z]{4}$" },
             "migration": { "type": "string", "minLength": 1 },
             "mode": { "enum": ["full", "incremental", "sample", "fence"] },
+            "background": { "description": "Whether a running link made it by itself.", "type": "boolean" },
             "verdict": { "$ref": "#/$defs/verdict" },
             "gate": {
               "description": "Whether a phase change may rest on this check.",
@@ -79,7 +80,7 @@ package enum CheckReportSchema {
               "type": "array",
               "items": {
                 "type": "object",
-                "required": ["source", "target", "status", "reason", "rows_compared", "matching", "mismatched", "source_only", "target_only", "pending", "equal_by_policy", "hash_algorithm", "samples", "samples_cut"],
+                "required": ["source", "target", "status", "reason", "rows_compared", "matching", "mismatched", "source_only", "target_only", "pending", "repaired", "equal_by_policy", "hash_algorithm", "samples", "samples_cut"],
                 "properties": {
                   "source": { "type": "string", "minLength": 1 },
                   "target": { "type": "string", "minLength": 1 },
@@ -91,6 +92,7 @@ package enum CheckReportSchema {
                   "source_only": { "$ref": "#/$defs/count" },
                   "target_only": { "$ref": "#/$defs/count" },
                   "pending": { "description": "Rows that changed meanwhile and are not settled yet.", "$ref": "#/$defs/count" },
+                  "repaired": { "description": "Rows of the target that this check wrote over with the source's.", "$ref": "#/$defs/count" },
                   "equal_by_policy": { "description": "Rows equal only under a policy, by its name.", "type": "object", "additionalProperties": { "$ref": "#/$defs/count" } },
                   "hash_algorithm": { "type": ["string", "null"] },
                   "samples": { "type": "array", "items": { "$ref": "#/$defs/sample" } },

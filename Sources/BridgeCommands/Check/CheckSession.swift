@@ -18,6 +18,7 @@ final class CheckSession: Sendable {
         var samples = 10
         /// Absolute.
         var differencesFile: String?
+        var chunkRows = CheckOptions.standardChunkRows
     }
 
     /// Makes the real check.
@@ -61,11 +62,12 @@ final class CheckSession: Sendable {
         let tables = try CheckSelection.tables(request.tables, in: link.description)
         try await requireSyncing(migration, link.description)
         let lock = try takeLock(directory, isRepair: request.repair)
-        let options = CheckOptions(
+        var options = CheckOptions(
             mode: request.mode, tables: tables, showValues: request.showValues, sampleLimit: request.samples,
             differencesFile: request.differencesFile, throttle: migration.configuration.check.throttle,
             stateDirectory: directory.checkDirectory(.forward), journalDirectory: directory.journalDirectory(.forward),
             repair: request.repair)
+        options.chunkRows = request.chunkRows
         let session = lock == nil ? nil : try RunSession.prepare(migration, link: link, logger: logger)
         let check = try factory(
             link.description, options, migration.source, migration.target, logger, session?.applierAccess)

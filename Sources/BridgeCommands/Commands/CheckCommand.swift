@@ -43,6 +43,8 @@ struct CheckCommand: BridgeSubcommand {
         name: .customLong("differences"),
         help: ArgumentHelp("Write the keys of all rows that differ to this file.", valueName: "file"), completion: .file())
     var differencesFile: String?
+    @Option(name: .customLong("chunk-rows"), help: .hidden)
+    var chunkRows: Int?
     @Flag(help: "List the last checks instead.")
     var history = false
     @Flag(help: "Print the JSON Schema of the report instead.")
@@ -51,6 +53,9 @@ struct CheckCommand: BridgeSubcommand {
 
     func validate() throws {
         if let samples, !(0...10_000).contains(samples) { throw ValidationError("--samples must be from 0 to 10000") }
+        if let chunkRows, !(1...10_000_000).contains(chunkRows) {
+            throw ValidationError("--chunk-rows must be from 1 to 10000000")
+        }
         let checks =
             mode != nil || !tables.isEmpty || repair || showValues || samples != nil || differencesFile != nil
         if history, schema { throw ValidationError("--history and --schema exclude each other") }
@@ -96,6 +101,7 @@ struct CheckCommand: BridgeSubcommand {
         request.repair = repair
         request.showValues = showValues
         request.samples = samples ?? request.samples
+        request.chunkRows = chunkRows ?? request.chunkRows
         if let differencesFile {
             let path = absolute(differencesFile, in: FileManager.default.currentDirectoryPath)
             var isFolder: ObjCBool = false

@@ -31,7 +31,9 @@ struct RunCommand: BridgeSubcommand {
 
         let stopping = StopRequest(status: untilCaughtUp ? .interrupted : .done, logger: context.logger)
         SignalWatcher.shared.watch { stopping.request() }
-        let session = try await RunSession.prepare(migration, logger: context.logger)
+        // A run that ends by itself is over before a check of what it brings would be.
+        let checks = untilCaughtUp ? nil : BackgroundChecks(migration.configuration, context.registry, logger: context.logger)
+        let session = try await RunSession.prepare(migration, checks: checks, logger: context.logger)
         stopping.attach { session.stop() }
         let display = RunDisplay(style: context.errorStyle, logger: context.logger)
         let outcome = await session.run(untilCaughtUp: untilCaughtUp) { display.show($0) }

@@ -6,6 +6,7 @@ struct LastCheck: Hashable, Sendable {
     var checkId: String
     var verdict: CheckReport.Verdict
     var mode: CheckReport.Mode?
+    var background: Bool?
     var completedAt: String?
     /// Whether its file could be read; if not, it may have said anything.
     var isReadable = true
@@ -20,7 +21,8 @@ struct LastCheck: Hashable, Sendable {
             return LastCheck(checkId: entry.checkId, verdict: .error, isReadable: false)
         }
         return LastCheck(
-            checkId: entry.checkId, verdict: report.verdict, mode: report.mode, completedAt: report.completedAt)
+            checkId: entry.checkId, verdict: report.verdict, mode: report.mode, background: report.background,
+            completedAt: report.completedAt)
     }
 
     /// How long ago it was completed.
@@ -31,7 +33,8 @@ struct LastCheck: Hashable, Sendable {
     func json(at now: Timestamp) -> JSONValue {
         [
             "verdict": .string(verdict.rawValue), "completed_at": JSONValue(completedAt),
-            "mode": JSONValue(mode?.rawValue), "check_id": .string(checkId), "age_seconds": JSONValue(age(at: now)),
+            "mode": JSONValue(mode?.rawValue), "background": JSONValue(background), "check_id": .string(checkId),
+            "age_seconds": JSONValue(age(at: now)),
         ]
     }
 

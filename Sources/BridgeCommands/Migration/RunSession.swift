@@ -9,21 +9,26 @@ import Synchronization
 final class RunSession: Sendable {
     private let runner: LinkRunner
     private let reporter: RunReporter
+    private let checks: BackgroundChecks?
 
-    private init(runner: LinkRunner, reporter: RunReporter) {
+    private init(runner: LinkRunner, reporter: RunReporter, checks: BackgroundChecks?) {
         self.runner = runner
         self.reporter = reporter
+        self.checks = checks
     }
 
     /// Connects both ends, finds the tables and checks the configuration against them.
+    /// - Parameter checks: what is checked meanwhile; nil for nothing.
     /// - Throws: whatever makes the run impossible, before anything is made.
-    static func prepare(_ migration: Migration, logger: Logger) async throws(BridgeError) -> RunSession {
-        try prepare(migration, link: try await migration.open(), logger: logger)
+    static func prepare(
+        _ migration: Migration, checks: BackgroundChecks? = nil, logger: Logger
+    ) async throws(BridgeError) -> RunSession {
+        try prepare(migration, link: try await migration.open(), checks: checks, logger: logger)
     }
 
     /// The same for a link whose ends are connected and whose tables were found.
     static func prepare(
-        _ migration: Migration, link: Migration.Link, logger: Logger
+        _ migration: Migration, link: Migration.Link, checks: BackgroundChecks? = nil, logger: Logger
     ) throws(BridgeError) -> RunSession {
         let configuration = migration.configuration
         for finding in ConfigurationChecks.findings(configuration, sources: link.sources) {
@@ -39,7 +44,8 @@ final class RunSession: Sendable {
             source: migration.source, target: migration.target, logger: logger)
         return RunSession(
             runner: runner,
-            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger))
+            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger),
+            checks: checks)
     }
 
     var progress: LinkProgress { runner.progress }
@@ -51,7 +57,10 @@ final class RunSession: Sendable {
     }
 
     /// Asks for a graceful stop. From any thread.
-    func stop() { runner.stop() }
+    func stop() {
+        checks?.stop()
+        runner.stop()
+    }
 
     /// Runs to the end; calls `observe` twice a second with how it goes.
     func run(
@@ -65,10 +74,16 @@ final class RunSession: Sendable {
                 try? await Task.sleep(for: .milliseconds(500))
             }
         }
+        let checks = checks
+        let checking = checks.map { checks in
+            Task { await checks.run { runner.progress.activity == .streaming } }
+        }
         let result: Result<Bool, BridgeError>
         do throws(BridgeError) { result = .success(try await runner.run(untilCaughtUp: untilCaughtUp)) } catch {
             result = .failure(error)
         }
+        await checks?.end()
+        checking?.cancel()
         watching.cancel()
         await watching.value
         switch result {

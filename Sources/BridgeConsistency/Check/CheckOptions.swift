@@ -20,6 +20,13 @@ package struct CheckOptions: Sendable {
     package var repair: Bool
     /// How long a database, or the link, may keep the check waiting before it gives up.
     package var patience: Duration
+    /// Whether to wait, as long as ``patience``, for another check out of the same state directory. One that does not
+    /// throws `alreadyRunning` at once.
+    package var waitsForOthers = true
+    /// Rows of a chunk. A chunk is what is done again after a kill, and how long a view is held.
+    package var chunkRows = CheckOptions.standardChunkRows
+
+    package static let standardChunkRows = 100_000
 
     package init(
         mode: CheckReport.Mode = .full, tables: [TableName]? = nil, showValues: Bool = false, sampleLimit: Int = 10,

@@ -29,7 +29,19 @@ package final class CheckRunner: ConsistencyCheck {
 
     package var progress: CheckReport.Progress { board.progress }
 
+    /// Whether a full check of all tables was completed that an incremental one can build upon. Blocks.
+    package static func hasCompletedFullCheck(stateDirectory: String) -> Bool {
+        CheckStateFile(directory: stateDirectory, tables: nil).read()?.isComplete ?? false
+    }
+
     package func run() async throws(BridgeError) -> CheckReport {
+        let lock = try await CheckLock.take(
+            options.stateDirectory, patience: options.waitsForOthers ? options.patience : .zero, board: board)
+        defer { withExtendedLifetime(lock) {} }
+        return try await runAlone()
+    }
+
+    private func runAlone() async throws(BridgeError) -> CheckReport {
         try await source.connect()
         try await target.connect()
         guard let state = try await target.linkState(link), state.phase == .syncing, let origin = state.origin else {

@@ -100,9 +100,19 @@ actor CheckSession {
         if options.repair, suspects.hasDifferences {
             try await repair()
             try await drain(untilAllSettled: false)
+            forgetRepairedSamples()
             try await save()
         }
         return try await makeReport()
+    }
+
+    /// What the samples found before the repair counts only where it was found again.
+    private func forgetRepairedSamples() {
+        for (index, samples) in sampleFindings {
+            let left = Set(suspects.differences(of: index).map(\.key))
+            sampleFindings[index] = samples.filter { left.contains($0.key) }
+            if sampleFindings[index]?.isEmpty ?? true { sampleFindings[index] = nil }
+        }
     }
 
     private var estimatedRows: Int64? {
@@ -246,6 +256,8 @@ actor CheckSession {
         state = old
         state.checkId = checkId
         state.startedAt = startedAt
+        // What that one repaired, this one did not.
+        for index in state.tables.indices { state.tables[index].report.repaired = 0 }
         soundness.hold(.writersSettled)
         soundness.hold(.targetWatched)
         for entry in old.dirty {

@@ -1,9 +1,6 @@
 import BridgeCore
 
 extension CheckSession {
-    /// Rows of a chunk. A chunk is what is done again after a kill, and how long a view is held.
-    static let chunkRows = 100_000
-
     /// Compares one table from where it stands to its end.
     func compareTable(_ index: Int) async throws(BridgeError) {
         let pair = pairs[index]
@@ -61,7 +58,7 @@ extension CheckSession {
             }
             let from = state.tables[index].next.map { KeyImage($0) }
             let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter, from: from)
-            let to = pair.usesRanges ? try await views.source.boundary(request, rows: Self.chunkRows) : nil
+            let to = pair.usesRanges ? try await views.source.boundary(request, rows: max(1, options.chunkRows)) : nil
             let collector = DifferenceCollector(table: pair.mapping.source.description, file: differenceFile)
             let outcome = try await comparer.compare(
                 source: views.source, target: views.target, from: from, to: to,

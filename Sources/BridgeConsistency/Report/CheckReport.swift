@@ -150,6 +150,8 @@ package struct CheckReport: Codable, Hashable, Sendable {
     package var checkId: String
     package var migration: String
     package var mode: Mode
+    /// Whether a running link made it by itself.
+    package var background = false
     package var verdict: Verdict
     package var gate: Gate
     package var startedAt: String

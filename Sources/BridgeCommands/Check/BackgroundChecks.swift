@@ -1,0 +1,174 @@
+import BridgeConsistency
+import BridgeCore
+import Foundation
+import Logging
+import Synchronization
+
+/// The incremental checks that a running link makes by itself once a full check was completed, so that its verdict does
+/// not grow old. They have connections of their own, and nothing that befalls them reaches the link.
+final class BackgroundChecks: Sendable {
+    private struct State {
+        var isStopping = false
+        var hasEnded = true
+        var check: (any ConsistencyCheck)?
+    }
+
+    /// What one turn came to.
+    enum Turn: Sendable {
+        case made(CheckReport)
+        /// There is nothing to build upon yet, or another check is under way.
+        case skipped
+        case failed(BridgeError)
+    }
+
+    private let configuration: Configuration
+    private let registry: ConnectorRegistry
+    private let factory: ConsistencyCheckFactory
+    private let interval: Duration
+    private let logger: Logger
+    private let state = Mutex(State())
+
+    /// - Parameter interval: from the beginning of one turn to that of the next.
+    init(
+        _ configuration: Configuration, _ registry: ConnectorRegistry,
+        factory: @escaping ConsistencyCheckFactory = CheckSession.standardFactory, interval: Duration? = nil,
+        logger: Logger
+    ) {
+        self.configuration = configuration
+        self.registry = registry
+        self.factory = factory
+        self.interval = interval ?? Self.interval(maxAge: configuration.check.maxAge)
+        self.logger = logger
+    }
+
+    /// Three turns within the age at which a verdict is too old, but neither more often than every ten seconds nor less
+    /// often than every five minutes.
+    static func interval(maxAge: Duration) -> Duration { min(max(maxAge / 3, .seconds(10)), .seconds(300)) }
+
+    private var directory: DataDirectory { DataDirectory(configuration.dataDirectory) }
+
+    // MARK: - From outside
+
+    /// Asks for an end in good order. From any thread.
+    func stop() {
+        let check = state.withLock { state in
+            state.isStopping = true
+            return state.check
+        }
+        check?.stop()
+    }
+
+    /// Stops, and waits for the end as long as a check needs to see that it was stopped. A database that does not answer
+    /// holds up nobody.
+    func end(patience: Duration = .seconds(2)) async {
+        stop()
+        let deadline = ContinuousClock.now + patience
+        while !state.withLock({ $0.hasEnded }), ContinuousClock.now < deadline {
+            try? await Task.sleep(for: .milliseconds(10))
+        }
+    }
+
+    private var isStopping: Bool { Task.isCancelled || state.withLock { $0.isStopping } }
+
+    // MARK: - Turns
+
+    /// Checks from time to time until ``stop()``; only while the link streams.
+    func run(while isStreaming: @Sendable () -> Bool) async {
+        state.withLock { $0.hasEnded = false }
+        defer { state.withLock { $0.hasEnded = true } }
+        var lastError: ErrorCode?
+        while !isStopping {
+            guard isStreaming() else {
+                try? await Task.sleep(for: .milliseconds(200))
+                continue
+            }
+            let began = ContinuousClock.now
+            switch await turn() {
+            case .made: lastError = nil
+            case .skipped: break
+            case .failed(let error):
+                if !isStopping, error.code != lastError {
+                    logger.warning(
+                        "the check beside the run could not be made and is tried again: \(ErrorRenderer.headline(error))")
+                }
+                lastError = error.code
+            }
+            while !isStopping, ContinuousClock.now - began < interval { try? await Task.sleep(for: .milliseconds(100)) }
+        }
+    }
+
+    /// One check, if there is something to build upon.
+    func turn() async -> Turn {
+        let folder = directory.checkDirectory(.forward)
+        let canBegin = try? await BlockingWork().run { () throws(BridgeError) in
+            CheckRunner.hasCompletedFullCheck(stateDirectory: folder)
+        }
+        guard canBegin == true else { return .skipped }
+        let before = await LastCheck.read(directory, migration: configuration.migration)
+        do throws(BridgeError) {
+            var report = try await check()
+            report.background = true
+            try await record(report)
+            announce(report, before: before)
+            return .made(report)
+        } catch {
+            return error.code == .alreadyRunning || error.code == .interrupted ? .skipped : .failed(error)
+        }
+    }
+
+    private func check() async throws(BridgeError) -> CheckReport {
+        let migration = try Migration(configuration, registry: registry)
+        let result: Result<CheckReport, BridgeError>
+        do throws(BridgeError) { result = .success(try await check(migration)) } catch { result = .failure(error) }
+        state.withLock { $0.check = nil }
+        await migration.close()
+        return try result.get()
+    }
+
+    private func check(_ migration: Migration) async throws(BridgeError) -> CheckReport {
+        let link = try await migration.open().description
+        var options = CheckOptions(
+            mode: .incremental, throttle: configuration.check.throttle, stateDirectory: directory.checkDirectory(.forward),
+            journalDirectory: directory.journalDirectory(.forward))
+        options.waitsForOthers = false
+        let check = try factory(link, options, migration.source, migration.target, logger, nil)
+        let isStopping = state.withLock { state in
+            state.check = check
+            return state.isStopping
+        }
+        if isStopping { throw CheckSession.interrupted }
+        return try await check.run()
+    }
+
+    private func record(_ report: CheckReport) async throws(BridgeError) {
+        let history = CheckHistory(directory)
+        try await BlockingWork().run { () throws(BridgeError) in try history.add(report) }
+    }
+
+    // MARK: - What is said
+
+    /// Says what changed since the newest report before this one, whoever made that.
+    private func announce(_ report: CheckReport, before: LastCheck?) {
+        let previous = before?.verdict ?? .consistent
+        guard report.verdict != previous else { return }
+        guard report.verdict != .consistent else {
+            logger.notice("source and target are consistent again", metadata: ["check": "\(report.checkId)"])
+            return
+        }
+        logger.error("\(Self.alarm(report))", metadata: ["check": "\(report.checkId)"])
+    }
+
+    /// Tables and counts; never a key or a value, which are in the report.
+    static func alarm(_ report: CheckReport) -> String {
+        let tables = report.tables.filter { $0.status != .consistent }.map { table in
+            let rows = table.mismatched + table.sourceOnly + table.targetOnly
+            let what = rows > 0 ? "\(Numbers.grouped(rows)) rows differ" : table.reason ?? table.status.rawValue
+            return "\(Printable.text(table.source)): \(Printable.text(what))"
+        }
+        let obligations = report.soundness.filter { !$0.holds }.map { "\($0.name): \(Printable.text($0.detail ?? "does not hold"))" }
+        let findings = report.validations.filter { $0.status == .failed }.compactMap(\.findings.first).map(Printable.text)
+        let first = [tables, obligations, findings].first { !$0.isEmpty } ?? []
+        let detail = first.isEmpty ? "" : " (\(first.joined(separator: "; ")))"
+        return "source and target are no longer known to be the same: \(report.verdict.rawValue)\(detail); try: bridge check"
+    }
+}
