@@ -24,8 +24,7 @@ struct FactsTests {
         let indexes = facts.indexes.map { "\($0.schema.name) \($0.schema.isUnique) \($0.isValid) \($0.schema.predicate ?? "-") \($0.schema.parts.map { $0.column ?? "" })" }
         #expect(
             indexes == [
-                "failed true false - [\"w\"]", "partial false true o > 3 [\"w\"]", "t_pkey true true - [\"id\"]",
-                "t_v_key true true - [\"v\"]",
+                "failed true false - [\"w\"]", "partial false true o > 3 [\"w\"]", "t_v_key true true - [\"v\"]",
             ])
         let constraints = facts.constraints.map { "\($0.kind) \($0.name ?? "-") \($0.columns) \($0.isValidated)" }
         #expect(
