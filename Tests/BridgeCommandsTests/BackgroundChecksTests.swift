@@ -22,6 +22,12 @@ private final class Said: LogHandler {
     }
 }
 
+private final class Flag: Sendable {
+    private let value = Mutex(false)
+    var isSet: Bool { value.withLock { $0 } }
+    func set() { value.withLock { $0 = true } }
+}
+
 @Suite("The checks that a run makes by itself")
 struct BackgroundChecksTests {
     private func checks(
@@ -103,6 +109,23 @@ struct BackgroundChecksTests {
         await checks.end()
         await running
         #expect(try place.history.count == 1)
+    }
+
+    @Test("K13 a check that does not end when it is told to does not hold up the run's end")
+    func hangs() async throws {
+        let place = try await CheckPlace.syncing()
+        try await place.succeeding("check")
+        let (isRunning, mayEnd) = (Flag(), Flag())
+        let checks = try checks(place) { _ in
+            isRunning.set()
+            while !mayEnd.isSet { try? await Task.sleep(for: .milliseconds(5)) }
+            return Self.report(1)
+        }
+        async let running: Void = checks.run { true }
+        try await waitUntil("it checks") { isRunning.isSet }
+        await checks.end(patience: .milliseconds(20))
+        mayEnd.set()
+        await running
     }
 
     @Test("K16 what a verdict that turned says names the tables and what to do, and no key")

@@ -58,6 +58,7 @@ struct CheckCommand: BridgeSubcommand {
         }
         let checks =
             mode != nil || !tables.isEmpty || repair || showValues || samples != nil || differencesFile != nil
+            || chunkRows != nil
         if history, schema { throw ValidationError("--history and --schema exclude each other") }
         if checks, history || schema {
             throw ValidationError("--\(history ? "history" : "schema") makes no check, so it stands alone")

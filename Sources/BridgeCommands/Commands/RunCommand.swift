@@ -10,6 +10,9 @@ struct RunCommand: BridgeSubcommand {
             Whatever moment it is stopped or killed at, running it again goes on where it stopped. The first SIGINT or \
             SIGTERM finishes the batch and exits with 0; a second one exits at once with 130.
 
+            Once 'bridge check' has compared everything, the run goes on checking what changes, three times within \
+            check.max_age; 'bridge status' shows the verdict.
+
             With --until-caught-up it exits with 0 as soon as everything that was committed on the source at some \
             moment after the copy is on the target, and with 130 if a signal came first.
             """)
