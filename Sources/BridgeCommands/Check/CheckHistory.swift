@@ -84,12 +84,13 @@ package struct CheckHistory: Sendable {
         try prune()
     }
 
-    /// Of the reports that a running link makes by itself only the newest one stays, so that they leave the places to
+    /// Of the reports that a running link makes by itself only the newest one and those that found something stay, so that they leave the places to
     /// those that somebody asked for.
     private func removeBackground(before report: CheckReport) {
         guard let all = try? identifiers() else { return }
         for identifier in all where identifier < report.checkId {
-            guard let old = entry(identifier).report, old.background, old.migration == report.migration else { continue }
+            guard let old = entry(identifier).report, old.background, old.migration == report.migration, old.verdict == .consistent
+            else { continue }
             unlink(path(of: identifier))
         }
     }

@@ -77,10 +77,15 @@ extension CheckSession {
         for (view, layout, filter) in [
             (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
         ] {
+            let all = Array(keys)
             let buffer = RecordBuffer()
-            try await view.findRows(
-                ComparisonRequest(layout: layout, rowFilter: filter), keys: Array(keys), into: buffer)
-            found.formUnion(try rowKeys(buffer, layout))
+            for start in stride(from: 0, to: all.count, by: 500) {
+                buffer.removeAll()
+                try await view.findRows(
+                    ComparisonRequest(layout: layout, rowFilter: filter),
+                    keys: Array(all[start..<min(all.count, start + 500)]), into: buffer)
+                found.formUnion(try rowKeys(buffer, layout))
+            }
         }
         return found
     }

@@ -182,7 +182,7 @@ actor CheckSession {
         let fingerprint = try await from.captureFingerprint()
         if options.mode != .sample { try await to.watchForeignWrites() }
         soundness.hold(.targetWatched)
-        if goingOn, let old = stateFile.read(), !old.isComplete, old.origin == state.origin,
+        if goingOn, let old = stateFile.read(), !old.isComplete, old.broken == nil, old.origin == state.origin,
             old.selection == state.selection, old.fingerprint == fingerprint, try await reopen(old)
         {
             logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
@@ -218,12 +218,11 @@ actor CheckSession {
     /// Takes up a full check that was stopped: the chunks that it finished count, all that was touched since is dirty.
     private func reopen(_ old: CheckState) async throws(BridgeError) -> Bool {
         do throws(BridgeError) {
-            tail = try await openTail(at: old.from)
+            tail = try await openTail(at: old.journaled)
         } catch where error.code == .journalMissing { return false }
         state = old
         soundness.hold(.writersSettled)
-        restoreSuspects()
-        return true
+        return restore(old)
     }
 
     /// Takes up a completed full check. False, with the obligation that fails, if it cannot be built upon.
@@ -233,6 +232,30 @@ actor CheckSession {
             soundness.fail(.databasesRead, "there is no completed full check to build upon")
             return false
         }
+        if let broken = old.broken {
+            soundness.fail(.captureUninterrupted, "an earlier check found an obligation broken (\(broken))")
+            return false
+        }
+        guard try await canBuildUpon(old, from) else {
+            // Found once, it counts until a full check begins anew, even if it looks well again later.
+            var spoilt = old
+            spoilt.broken = soundness.failure
+            try stateFile.write(spoilt)
+            return false
+        }
+        let checkId = state.checkId
+        let startedAt = state.startedAt
+        state = old
+        state.checkId = checkId
+        state.startedAt = startedAt
+        // What that one repaired, this one did not.
+        for index in state.tables.indices { state.tables[index].report.repaired = 0 }
+        soundness.hold(.writersSettled)
+        soundness.hold(.targetWatched)
+        return restore(old)
+    }
+
+    private func canBuildUpon(_ old: CheckState, _ from: any ComparisonSource) async throws(BridgeError) -> Bool {
         guard old.origin == state.origin else {
             soundness.fail(.captureUninterrupted, "capture began anew since the last full check")
             return false
@@ -251,15 +274,11 @@ actor CheckSession {
             soundness.fail(.captureUninterrupted, error.message)
             return false
         }
-        let checkId = state.checkId
-        let startedAt = state.startedAt
-        state = old
-        state.checkId = checkId
-        state.startedAt = startedAt
-        // What that one repaired, this one did not.
-        for index in state.tables.indices { state.tables[index].report.repaired = 0 }
-        soundness.hold(.writersSettled)
-        soundness.hold(.targetWatched)
+        return true
+    }
+
+    /// What an earlier check left to be looked at again.
+    private func restore(_ old: CheckState) -> Bool {
         for entry in old.dirty {
             guard let keys = entry.keys else { return false }
             for key in keys { dirty.touch(entry.table, key) }
@@ -293,9 +312,16 @@ actor CheckSession {
         }
         state.dirtyTables = dirty.wholeTables.sorted()
         state.suspects = suspects.rows.flatMap { table, rows in
-            rows.map { CheckState.Suspect(table: table, key: $0.key.bytes, sample: $0.value) }
+            rows.map { row in
+                // Values were asked for in one report, not in the next ones.
+                var sample = row.value
+                sample?.sourceValues = nil
+                sample?.targetValues = nil
+                return CheckState.Suspect(table: table, key: row.key.bytes, sample: sample)
+            }
         }
         for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
+        state.broken = state.broken ?? soundness.failure
         try stateFile.write(state)
     }
 

@@ -34,6 +34,8 @@ struct CheckState: Codable, Sendable {
     var tables: [Table]
     /// All tables were compared whole, and the dirty keys as far as they settled.
     var isComplete = false
+    /// Why nothing can be built upon it: an obligation was found broken. Only a full check that begins anew helps.
+    var broken: String?
     var dirty: [Keys] = []
     var dirtyTables: [Int] = []
     /// Rows known to differ, and rows that somebody else wrote: looked at again each time.

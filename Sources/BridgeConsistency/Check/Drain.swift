@@ -13,19 +13,9 @@ extension CheckSession {
         while true {
             try board.goOn()
             let before = dirty.count
-            let views = try await openViews()
             var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
             let leftBefore = left.values.reduce(0) { $0 + $1.count }
-            do throws(BridgeError) {
-                // After the view was opened: what it holds of others' writes is recorded by now.
-                try await takeForeignWrites()
-                try await compareDirty(views, &left)
-            } catch {
-                await views.close()
-                throw error
-            }
-            await views.close()
-            state.viewSeconds = views.seconds
+            try await again { () async throws(BridgeError) in left = try await self.drainRound(left) }
             let leftAfter = left.values.reduce(0) { $0 + $1.count }
             unproven = left
             let hasProgress = untilAllSettled ? dirty.count < before : leftAfter < leftBefore
@@ -34,6 +24,22 @@ extension CheckSession {
             guard !isDone, idle < (untilAllSettled ? 200 : 50) else { return }
             if !hasProgress { await board.sleep(.milliseconds(20)) }
         }
+    }
+
+    private func drainRound(_ unproven: [Int: Set<KeyImage>]) async throws(BridgeError) -> [Int: Set<KeyImage>] {
+        let views = try await openViews()
+        var left = unproven
+        do throws(BridgeError) {
+            // After the view was opened: what it holds of others' writes is recorded by now.
+            try await takeForeignWrites()
+            try await compareDirty(views, &left)
+        } catch {
+            await views.close()
+            throw error
+        }
+        await views.close()
+        state.viewSeconds = views.seconds
+        return left
     }
 
     private func compareDirty(_ views: AlignedViews, _ unproven: inout [Int: Set<KeyImage>]) async throws(BridgeError) {
@@ -54,6 +60,8 @@ extension CheckSession {
                 if let sample = outcome.difference {
                     suspects.found(index, outcome.key, sample)
                 } else {
+                    // Nothing found on either side proves nothing where a row may be spelled in two ways.
+                    if outcome.canonicalKey == nil, !pairs[index].hasExactKey { dirty.touchWhole(index) }
                     suspects.clear(index, outcome.key)
                 }
             }

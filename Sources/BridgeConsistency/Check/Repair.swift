@@ -74,15 +74,19 @@ extension CheckSession {
         records.appendBegin(
             TransactionStart(transaction: 0, position: checkpoint.position, commitTime: checkpoint.commitTime))
         let gone = Set(clear).subtracting(try appendUpserts(found, relation, pair.source, to: records))
-        for key in gone { appendRemove(key, relation, to: records) }
+        // Where the sides may spell one key in two ways, a key that the source does not find may be a row's other
+        // spelling: such a row is left for a person to remove.
+        let removed = pair.hasExactKey ? gone : []
+        for key in removed { appendRemove(key, relation, to: records) }
         records.appendCommit(
             TransactionEnd(
                 position: checkpoint.position, end: checkpoint.position.commit, commitTime: checkpoint.commitTime,
-                changes: UInt64(clear.count)))
-        guard !clear.isEmpty else { return 0 }
+                changes: UInt64(clear.count - gone.count + removed.count)))
+        let rows = clear.count - gone.count + removed.count
+        guard rows > 0 else { return 0 }
         try await applier.apply(
-            ChangeBatch(records: records, relations: [:], checkpoint: checkpoint, rows: clear.count, transactions: 1))
-        return clear.count
+            ChangeBatch(records: records, relations: [:], checkpoint: checkpoint, rows: rows, transactions: 1))
+        return rows
     }
 
     /// - Returns: the keys of the rows that are there.

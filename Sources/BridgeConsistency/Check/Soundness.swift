@@ -31,6 +31,9 @@ struct Soundness: Sendable {
 
     func holds(_ name: Name) -> Bool { shown.contains(name) && broken[name] == nil }
 
+    /// The obligation found broken first by name, and why.
+    var failure: String? { Name.allCases.lazy.compactMap { name in broken[name].map { "\(name.rawValue): \($0)" } }.first }
+
     var allHold: Bool { Name.allCases.allSatisfy(holds) }
 
     var report: [CheckReport.Obligation] {

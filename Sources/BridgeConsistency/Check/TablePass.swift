@@ -5,9 +5,7 @@ extension CheckSession {
     func compareTable(_ index: Int) async throws(BridgeError) {
         let pair = pairs[index]
         guard pair.incomparable.isEmpty else {
-            let names = pair.incomparable.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
-            state.tables[index].report.status = .inconclusive
-            state.tables[index].report.reason = "cannot be compared: " + names.joined(separator: "; ")
+            markIncomparable(index)
             state.tables[index].isDone = true
             return
         }
@@ -112,21 +110,37 @@ extension CheckSession {
 
     /// Reads some rows of each table on both sides and compares them cell by cell.
     func sampleRows() async throws(BridgeError) {
-        for index in wanted where pairs[index].incomparable.isEmpty {
+        for index in wanted {
             try board.goOn()
-            let views = try await openViews()
-            do throws(BridgeError) {
-                if !views.dispute.excludedTables.contains(index) { try await sample(index, views) }
-            } catch {
-                await views.close()
-                throw error
+            guard pairs[index].incomparable.isEmpty else {
+                markIncomparable(index)
+                continue
             }
-            await views.close()
+            try await again { () async throws(BridgeError) in
+                let views = try await self.openViews()
+                do throws(BridgeError) { try await self.sample(index, views) } catch {
+                    await views.close()
+                    throw error
+                }
+                await views.close()
+            }
         }
+    }
+
+    private func markIncomparable(_ index: Int) {
+        let names = pairs[index].incomparable.sorted { $0.key < $1.key }.map { "\($0.key): \($0.value)" }
+        state.tables[index].report.status = .inconclusive
+        state.tables[index].report.reason = "cannot be compared: " + names.joined(separator: "; ")
     }
 
     private func sample(_ index: Int, _ views: AlignedViews) async throws(BridgeError) {
         let pair = pairs[index]
+        guard !views.dispute.excludedTables.contains(index) else {
+            guard options.mode == .sample else { return }
+            state.tables[index].report.status = .inconclusive
+            state.tables[index].report.reason = "it was being emptied or altered"
+            return
+        }
         var keys: Set<KeyImage> = []
         let rounds = pair.usesRanges ? 5 : 1
         for _ in 0..<rounds {

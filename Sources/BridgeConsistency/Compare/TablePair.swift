@@ -83,6 +83,10 @@ package struct TablePair: Sendable {
     /// Whether rows are told apart by a key; otherwise by all that is in them, and one may occur twice.
     package var hasKey: Bool { !keyIndexes.isEmpty }
 
+    /// Whether a key is the same bytes on both sides, so that what one side does not find by the other's spelling is not
+    /// there.
+    var hasExactKey: Bool { hasKey && keyIndexes.allSatisfy { [.raw, .dynamic].contains(forms[$0]) } }
+
     func request(_ side: ComparisonRole, from: KeyImage? = nil, to: KeyImage? = nil) -> ComparisonRequest {
         switch side {
         case .source: ComparisonRequest(layout: source, rowFilter: mapping.rowFilter, from: from, to: to)
