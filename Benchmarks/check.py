@@ -5,7 +5,7 @@
 
 Two clusters are made in a temporary folder and removed at the end. Prints medians and ratios, and the same as JSON.
 
-  bridge       `bridge check --mode full`, without throttle, beside nothing
+  bridge       `bridge check --mode full`; nobody writes, so nothing is throttled
   copy         both tables read as binary COPY, side by side, into nothing
   hash         one hash scan on both servers, side by side: count(*), sum(hash_record_extended(t, 0))
   reladiff, data-diff   those programs, if they are named
@@ -67,9 +67,9 @@ class Bench:
 
     def migration(self, name, rows):
         """A source table of so many rows, copied to the target; gives the folder of its configuration and both URLs."""
-        for cluster in (self.source, self.target):
-            psql(cluster.url(), f"CREATE DATABASE {name}")
-        source, target = self.source.url(name), self.target.url(name)
+        for port in self.ports:
+            psql(self.peer_url(port, "postgres"), f"CREATE DATABASE {name}")
+        source, target = (self.peer_url(port, name) for port in self.ports)
         psql(source, TABLE)
         psql(source, f"""INSERT INTO rows SELECT i, i % 5000, 'customer ' || i, repeat('n', (i % 40)::int), i / 7.0, i / 3.0,
             '2024-01-01'::timestamptz + i * interval '1 second', i % 3 = 0 FROM generate_series(1, {rows}) i""")
@@ -77,7 +77,7 @@ class Bench:
         os.mkdir(place)
         with open(os.path.join(place, "bridge.yaml"), "w") as file:
             file.write(f"migration: {name}\nsource: \"{source}\"\ntarget: \"{target}\"\n"
-                       "services: { all: { tables: [rows] } }\ncheck: { throttle: 0 }\n")
+                       "services: { all: { tables: [rows] } }\n")
         self.bridge(place, "schema", "apply")
         self.bridge(place, "run", "--until-caught-up")
         for cluster in (source, target):
@@ -91,7 +91,7 @@ class Bench:
         return process.stdout
 
     def full(self):
-        place, source, target = self.migration("full", self.options.rows)
+        place, source, target = self.migration("whole", self.options.rows)
         times = {}
         for _ in range(self.options.rounds):
             copy = [["psql", "-qX", url, "-c", r"\copy rows TO '/dev/null' (FORMAT binary)"] for url in (source, target)]
@@ -105,7 +105,7 @@ class Bench:
         for name, program in (("reladiff", self.options.reladiff), ("data-diff", self.options.data_diff)):
             if not program:
                 continue
-            command = [program, self.peer_url(self.ports[0], "full"), "rows", self.peer_url(self.ports[1], "full"), "rows",
+            command = [program, self.peer_url(self.ports[0], "whole"), "rows", self.peer_url(self.ports[1], "whole"), "rows",
                        "-k", "id", "-j", "2"]
             for column in COLUMNS:
                 command += ["-c", column]
