@@ -270,7 +270,8 @@ struct TargetPreflight {
             """
             SELECT row_security_active($1::oid),
               (SELECT string_agg(quote_ident(tgname), ', ' ORDER BY tgname) FROM pg_trigger
-               WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgenabled IN ('A', 'R')),
+               WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgenabled IN ('A', 'R')
+               AND tgfoid NOT IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('_bridge'))),
               (SELECT string_agg(quote_ident(conname), ', ' ORDER BY conname) FROM pg_constraint
                WHERE conrelid = $1::oid AND contype IN ('p', 'u', 'x') AND condeferrable)
             """, ["\(table.oid)"], during: "looking at the target"
