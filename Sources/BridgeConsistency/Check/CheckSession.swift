@@ -1,8 +1,11 @@
 import BridgeCore
 import Logging
 
-/// A check at work: both sides, the journal, and what is known so far.
+/// A check at work: both sides, the journal, and what is known so far. On a thread of its own, since it writes files.
 actor CheckSession {
+    private nonisolated let executor = ThreadExecutor(name: "check")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+
     let link: LinkDescription
     let options: CheckOptions
     let source: any SourceConnector
@@ -23,6 +26,8 @@ actor CheckSession {
     var dirty = DirtySet()
     /// Keys in canonical form.
     var suspects = SuspectSet()
+    /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
+    var uncompared: [Int: Int] = [:]
     var soundness = Soundness()
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
@@ -180,8 +185,10 @@ actor CheckSession {
     private func beginAnew(goingOn: Bool) async throws(BridgeError) {
         guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
         let fingerprint = try await from.captureFingerprint()
-        if options.mode != .sample { try await to.watchForeignWrites() }
-        soundness.hold(.targetWatched)
+        if options.mode != .sample {
+            try await to.watchForeignWrites()
+            soundness.hold(.targetWatched)
+        }
         if goingOn, let old = stateFile.read(), !old.isComplete, old.broken == nil, old.origin == state.origin,
             old.selection == state.selection, old.fingerprint == fingerprint, try await reopen(old)
         {

@@ -40,7 +40,12 @@ final class DifferenceFile: Sendable {
         var difference: CheckReport.Sample
     }
 
-    private let handle: Mutex<FileHandle>
+    private struct Output {
+        let handle: FileHandle
+        let encoder: JSONEncoder
+    }
+
+    private let output: Mutex<Output>
     private let path: String
 
     /// - Throws: `inputOutput` if the file cannot be made.
@@ -51,17 +56,19 @@ final class DifferenceFile: Sendable {
         else {
             throw BridgeError(.inputOutput, "the file for the differences cannot be made", context: [.init(.file, path)])
         }
-        self.handle = Mutex(handle)
+        let encoder = JSONEncoder()
+        encoder.keyEncodingStrategy = .convertToSnakeCase
+        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
+        output = Mutex(Output(handle: handle, encoder: encoder))
     }
 
     func write(_ sample: CheckReport.Sample, table: String) throws(BridgeError) {
         do {
-            let encoder = JSONEncoder()
-            encoder.keyEncodingStrategy = .convertToSnakeCase
-            encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-            var line = try encoder.encode(Line(table: table, difference: sample))
-            line.append(UInt8(ascii: "\n"))
-            try handle.withLock { try $0.write(contentsOf: line) }
+            try output.withLock { output in
+                var line = try output.encoder.encode(Line(table: table, difference: sample))
+                line.append(UInt8(ascii: "\n"))
+                try output.handle.write(contentsOf: line)
+            }
         } catch {
             throw BridgeError(.inputOutput, "the differences cannot be written", context: [.init(.file, path)])
         }

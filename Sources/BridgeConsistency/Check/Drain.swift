@@ -6,7 +6,7 @@ extension CheckSession {
 
     /// Looks dirty and suspect keys up on both sides: at a fence until all are settled, for nothing moves there any more;
     /// otherwise until each key that was dirty at the beginning was compared once. Keys that are in use all the time never
-    /// settle, and stay dirty for the fence.
+    /// settle, and stay dirty for the fence. What was in dispute in every round is in ``uncompared``.
     func drain(untilAllSettled: Bool) async throws(BridgeError) {
         var unproven: [Int: Set<KeyImage>]?
         var idle = 0
@@ -18,6 +18,7 @@ extension CheckSession {
             try await again { () async throws(BridgeError) in left = try await self.drainRound(left) }
             let leftAfter = left.values.reduce(0) { $0 + $1.count }
             unproven = left
+            uncompared = left.mapValues(\.count)
             let hasProgress = untilAllSettled ? dirty.count < before : leftAfter < leftBefore
             idle = hasProgress ? 0 : idle + 1
             let isDone = untilAllSettled ? wanted.allSatisfy { dirty.keys(of: $0).isEmpty } : leftAfter == 0

@@ -57,6 +57,9 @@ extension CheckSession {
         } else if dirty.wholeTables.contains(index) {
             table.status = .inconclusive
             table.reason = "it was emptied or altered; bridge check --mode full compares it anew"
+        } else if uncompared[index, default: 0] > 0 {
+            table.status = .inconclusive
+            table.reason = "\(uncompared[index, default: 0]) rows changed all the time and were never compared; check again when the link keeps up"
         } else if options.mode == .incremental || options.mode == .fence, !state.isComplete {
             table.status = .inconclusive
             table.reason = "there is no completed full check to build upon; run bridge check --mode full"
@@ -104,7 +107,8 @@ extension CheckSession {
         {
             return .inconsistent
         }
-        let isSound = soundness.allHold
+        // A sample says nothing of what others write later, so it makes no watch.
+        let isSound = soundness.allHold(besides: options.mode == .sample ? [.targetWatched] : [])
         if report.tables.contains(where: { $0.status != .consistent }) || !isSound { return .inconclusive }
         if options.mode == .fence, report.tables.contains(where: { $0.pending > 0 }) { return .inconclusive }
         return .consistent

@@ -34,7 +34,8 @@ struct Soundness: Sendable {
     /// The obligation found broken first by name, and why.
     var failure: String? { Name.allCases.lazy.compactMap { name in broken[name].map { "\(name.rawValue): \($0)" } }.first }
 
-    var allHold: Bool { Name.allCases.allSatisfy(holds) }
+    /// - Parameter unneeded: what the mode does not rest on.
+    func allHold(besides unneeded: Set<Name>) -> Bool { Name.allCases.allSatisfy { unneeded.contains($0) || holds($0) } }
 
     var report: [CheckReport.Obligation] {
         Name.allCases.map { name in

@@ -8,7 +8,6 @@ struct DirtySet: Sendable, Equatable {
     private(set) var wholeTables: Set<Int> = []
 
     var count: Int { keys.values.reduce(0) { $0 + $1.count } }
-    var isEmpty: Bool { count == 0 && wholeTables.isEmpty }
 
     mutating func touch(_ transaction: TouchedTransaction) {
         wholeTables.formUnion(transaction.wholeTables)
