@@ -18,7 +18,7 @@ final class CheckSession: Sendable {
         var samples = 10
         /// Absolute.
         var differencesFile: String?
-        var chunkRows = CheckOptions.standardChunkRows
+        var chunkRows: Int?
     }
 
     /// Makes the real check.

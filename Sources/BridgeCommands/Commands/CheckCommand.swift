@@ -102,7 +102,7 @@ struct CheckCommand: BridgeSubcommand {
         request.repair = repair
         request.showValues = showValues
         request.samples = samples ?? request.samples
-        request.chunkRows = chunkRows ?? request.chunkRows
+        request.chunkRows = chunkRows
         if let differencesFile {
             let path = absolute(differencesFile, in: FileManager.default.currentDirectoryPath)
             var isFolder: ObjCBool = false

@@ -20,12 +20,7 @@ extension CheckSession {
     func openViews() async throws(BridgeError) -> AlignedViews {
         let clock = ContinuousClock()
         let began = clock.now
-        let source = try await sourceSide.openView()
-        let target: any ComparisonView
-        do throws(BridgeError) { target = try await targetSide.openView() } catch {
-            await source.close()
-            throw error
-        }
+        let (source, target) = try await openBoth()
         do throws(BridgeError) {
             let end = try await self.source.currentPosition(link)
             guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
@@ -46,6 +41,29 @@ extension CheckSession {
             await target.close()
             throw error
         }
+    }
+
+    private func openBoth() async throws(BridgeError) -> (any ComparisonView, any ComparisonView) {
+        let sparing = options.throttle > 0 && isSourceBusy
+        async let opening = Self.opened(sourceSide, sparing)
+        let target = await Self.opened(targetSide, sparing)
+        let source = await opening
+        switch (source, target) {
+        case (.success(let source), .success(let target)): return (source, target)
+        case (.success(let source), .failure(let error)):
+            await source.close()
+            throw error
+        case (.failure(let error), .success(let target)):
+            await target.close()
+            throw error
+        case (.failure(let error), .failure): throw error
+        }
+    }
+
+    private static func opened(
+        _ side: any ComparisonSession, _ sparing: Bool
+    ) async -> Result<any ComparisonView, BridgeError> {
+        do throws(BridgeError) { return .success(try await side.openView(sparing: sparing)) } catch { return .failure(error) }
     }
 
     /// Reads the journal until everything committed before `end` has been read; all that was touched is dirty.

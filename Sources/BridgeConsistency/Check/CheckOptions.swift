@@ -23,10 +23,9 @@ package struct CheckOptions: Sendable {
     /// Whether to wait, as long as ``patience``, for another check out of the same state directory. One that does not
     /// throws `alreadyRunning` at once.
     package var waitsForOthers = true
-    /// Rows of a chunk. A chunk is what is done again after a kill, and how long a view is held.
-    package var chunkRows = CheckOptions.standardChunkRows
-
-    package static let standardChunkRows = 100_000
+    /// Rows of a chunk; nil for as many as take about a second. A chunk is what is done again after a kill, and how long
+    /// a view is held.
+    package var chunkRows: Int?
 
     package init(
         mode: CheckReport.Mode = .full, tables: [TableName]? = nil, showValues: Bool = false, sampleLimit: Int = 10,

@@ -29,6 +29,8 @@ actor CheckSession {
     /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
     var uncompared: [Int: Int] = [:]
     var soundness = Soundness()
+    /// Whether the source was written to while the last chunk was compared.
+    var isSourceBusy = false
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0

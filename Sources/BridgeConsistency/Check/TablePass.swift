@@ -11,15 +11,20 @@ extension CheckSession {
         }
         state.tables[index].report.hashAlgorithm = pair.hashAlgorithm
         let comparer = makeComparer(pair)
+        var plan = ChunkPlan(pair.source, fixed: options.chunkRows)
         while !state.tables[index].isDone {
             try board.goOn()
             let clock = ContinuousClock()
             let began = clock.now
             let seen = await tail?.transactionCount ?? 0
-            try await again { () async throws(BridgeError) in try await self.compareChunk(index, comparer) }
+            try await again { () async throws(BridgeError) in
+                try await self.compareChunk(index, comparer, &plan)
+            }
             try await save()
             // Only a source that is being written to is spared.
-            if await tail?.transactionCount ?? 0 > seen { await pause(after: clock.now - began) }
+            isSourceBusy = await tail?.transactionCount ?? 0 > seen
+            plan.isBusy = isSourceBusy
+            if isSourceBusy { await pause(after: clock.now - began) }
         }
     }
 
@@ -38,7 +43,9 @@ extension CheckSession {
         }
     }
 
-    private func compareChunk(_ index: Int, _ comparer: TableComparer) async throws(BridgeError) {
+    private func compareChunk(
+        _ index: Int, _ comparer: TableComparer, _ plan: inout ChunkPlan
+    ) async throws(BridgeError) {
         let pair = pairs[index]
         let views = try await openViews()
         do throws(BridgeError) {
@@ -55,13 +62,15 @@ extension CheckSession {
                 dirty.settleWhole(index)
             }
             let from = state.tables[index].next.map { KeyImage($0) }
-            let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter, from: from)
-            let to = pair.usesRanges ? try await views.source.boundary(request, rows: max(1, options.chunkRows)) : nil
+            let (start, to) = try await bounds(pair, from, plan, views.source)
             let collector = DifferenceCollector(table: pair.mapping.source.description, file: differenceFile)
+            let clock = ContinuousClock()
+            let began = clock.now
             let outcome = try await comparer.compare(
                 source: views.source, target: views.target, from: from, to: to,
                 disputed: Array(views.dispute.excluded[index] ?? []),
                 onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
+            let worked = clock.now - began
             let found = collector.all
             for (key, sample) in found.rows { suspects.found(index, key, sample) }
             if found.hasMore { suspects.overflow(index) }
@@ -69,10 +78,23 @@ extension CheckSession {
             take(outcome, into: index)
             state.tables[index].next = to?.bytes
             state.tables[index].isDone = to == nil
+            plan.learn(found: outcome.rowsCompared, from: start, to: to?.integer, worked: worked)
         } catch {
             await views.close()
             throw error
         }
+    }
+
+    /// - Returns: the lowest number of a chunk's key, if that is a number and known, and where the chunk ends.
+    private func bounds(
+        _ pair: TablePair, _ from: KeyImage?, _ plan: ChunkPlan, _ view: any ComparisonView
+    ) async throws(BridgeError) -> (start: Int64?, to: KeyImage?) {
+        guard pair.usesRanges else { return (nil, nil) }
+        let request = pair.request(.source, from: from)
+        var start = from?.integer
+        if start == nil, plan.wantsStart { start = try await view.boundary(request, rows: 1)?.integer }
+        if let end = plan.end(from: start) { return (start, KeyImage(integer: end)) }
+        return (start, try await view.boundary(request, rows: plan.rows))
     }
 
     func makeComparer(_ pair: TablePair) -> TableComparer {

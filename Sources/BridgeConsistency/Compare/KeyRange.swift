@@ -57,3 +57,23 @@ struct KeyRange {
         return (tag, key.bytes[7..<7 + length])
     }
 }
+
+extension KeyImage {
+    /// The number, if the first column of the key is one.
+    var integer: Int64? {
+        bytes.withUnsafeBytes { bytes in
+            var reader = ByteReader(bytes)
+            guard let image = try? RowImage(&reader) else { return nil }
+            var cells = image.cells
+            return (try? cells.next())??.integer
+        }
+    }
+
+    /// A bound of a range.
+    init(integer: Int64) {
+        let buffer = RecordBuffer(capacity: 16)
+        buffer.beginRowImage(columns: 1)
+        buffer.appendCell(integer: integer)
+        self.init(Array(buffer.bytes))
+    }
+}

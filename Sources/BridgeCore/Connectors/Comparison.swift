@@ -14,7 +14,8 @@ package protocol ComparisonSession: Sendable {
     ) async throws(BridgeError) -> ComparisonLayout
 
     /// A consistent picture of all tables, held until it is closed.
-    func openView() async throws(BridgeError) -> any ComparisonView
+    /// - Parameter sparing: whether work in the view leaves the server's other processors to the application.
+    func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView
 
     /// What is asked of the role: one of the two, the other is nil.
     var source: (any ComparisonSource)? { get }
@@ -25,6 +26,11 @@ package protocol ComparisonSession: Sendable {
     func facts() async throws(BridgeError) -> [TableFacts?]
 
     func close() async
+}
+
+extension ComparisonSession {
+    /// A view that spares the application.
+    package func openView() async throws(BridgeError) -> any ComparisonView { try await openView(sparing: true) }
 }
 
 package enum ComparisonRole: Sendable { case source, target }

@@ -134,6 +134,8 @@ package struct CaptureProgress: Hashable, Sendable {
     package var isInsideTransaction: Bool
     /// Everything committed before it has been delivered, by this read or an earlier one. Never goes backwards.
     package var frontier: Position
+    /// Whether somebody waits for the journal to reach this frontier, who had the source's log marked for it.
+    package var isAwaited = false
     package var rows: Int
     package var transactions: Int
 

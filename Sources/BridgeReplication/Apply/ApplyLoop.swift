@@ -107,7 +107,7 @@ struct ApplyLoop: Sendable {
             input.removeAll()
             if try await reader.read(into: input, limit: 1 << 20) == 0 {
                 guard builder.hasComplete else {
-                    _ = await reader.waitForData(patience: .milliseconds(200))
+                    _ = await stop.cancelling { await reader.waitForData(patience: .milliseconds(200)) }
                     continue
                 }
                 // Nothing more at hand. Once the target wants it, what has come meanwhile is read first.

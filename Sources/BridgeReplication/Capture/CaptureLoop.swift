@@ -73,7 +73,7 @@ struct CaptureLoop: Sendable {
         _ = try await journal.append(buffer, exceedingBudget: true)
     }
 
-    /// How often an idle link's journal says how far the source is. Whoever checks, or cuts over, waits for it.
+    /// How often an idle link's journal says how far the source is, unless somebody waits for it.
     private static let frontierPause: Duration = .milliseconds(100)
 
     private func receive(
@@ -86,8 +86,8 @@ struct CaptureLoop: Sendable {
             let read = try await session.read(
                 into: buffer, limit: Self.readLimit, patience: isBehind ? Self.frontierPause : .milliseconds(500))
             backoff.reset()
-            if buffer.isEmpty, !read.isInsideTransaction, read.frontier > lastFrontier.position,
-                lastFrontier.time.duration(to: .now) >= Self.frontierPause
+            if !read.isInsideTransaction, read.frontier > lastFrontier.position,
+                read.isAwaited || (buffer.isEmpty && lastFrontier.time.duration(to: .now) >= Self.frontierPause)
             {
                 // The source may forget what it wrote for others; before it is told so, the journal says why.
                 buffer.appendFrontier(read.frontier, time: .now)

@@ -36,6 +36,14 @@ final class StopSignal: Sendable {
 
     func forget(_ registration: Int) { state.withLock { _ = $0.callbacks.removeValue(forKey: registration) } }
 
+    /// Runs `body` as a task that is cancelled when a stop is requested.
+    func cancelling<Value: Sendable>(_ body: @escaping @Sendable () async -> Value) async -> Value {
+        let task = Task { await body() }
+        let registration = onRequest { task.cancel() }
+        defer { forget(registration) }
+        return await withTaskCancellationHandler { await task.value } onCancel: { task.cancel() }
+    }
+
     /// Sleeps, but not beyond a stop by more than a moment.
     func sleep(_ duration: Duration) async {
         let end = ContinuousClock.now + duration

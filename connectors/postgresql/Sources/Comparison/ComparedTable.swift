@@ -19,9 +19,9 @@ struct ComparedTable: Sendable {
         /// The column as it enters a hash.
         var exact: String { exact(reference) }
         /// The same of another reference to a value of the type.
-        func exact(_ reference: String) -> String {
-            form.expression(isDomain ? "(\(reference))::\(castName)" : reference)
-        }
+        func exact(_ reference: String) -> String { form.expression(value(reference)) }
+        /// The value below all domains.
+        func value(_ reference: String) -> String { isDomain ? "(\(reference))::\(castName)" : reference }
     }
 
     var oid: UInt32
@@ -103,7 +103,7 @@ extension ComparedTable {
               hash_record_extended(ROW('bridge'::text, 1::int4, '\\x0102030405060708090a0b0c0d'::bytea), 0)
             """, during: "asking the server for a hash"
         ).first
-        return "postgresql \(connection.serverVersion / 10_000) \(row?[0] ?? "") \(row?[1] ?? "") v1"
+        return "postgresql \(connection.serverVersion / 10_000) \(row?[0] ?? "") \(row?[1] ?? "") v2"
     }
 
     private static func forms(

@@ -33,16 +33,9 @@ struct ComparisonQuery {
 
     // MARK: Hashes
 
-    /// The row's hash before its last step: linear in the columns' hashes.
     private var rowHash: String {
-        "pg_catalog.hash_record_extended(ROW(\(table.columns.map(\.exact).joined(separator: ", "))), 0)"
+        RowHash(columns: table.columns).expression { table.columns[$0].reference }
     }
-
-    /// The last step. `hash_record_extended` adds up the columns' hashes with fixed weights, so that a sum over rows would
-    /// not see that two rows have exchanged a column's values. hashint8extended folds its argument to 32 bits, and the
-    /// hash of the upper half gives back what that loses.
-    private static let finalised =
-        "pg_catalog.hashint8extended(x.h, 1) # pg_catalog.hashint4extended((x.h >> 32)::pg_catalog.int4, 2)"
 
     private func bucket(_ buckets: Int) -> String {
         // Not with the seed of the row's hash, of which it may be the whole.
@@ -50,37 +43,31 @@ struct ComparisonQuery {
         return "((\(key) % \(buckets)) + \(buckets)) % \(buckets)"
     }
 
-    /// OFFSET 0 keeps the server from working out the hash twice.
-    private func inner(_ list: String, buckets: Int, _ from: String, _ conditions: [String]) -> String {
-        let bucket = buckets > 1 ? bucket(buckets) : "0::pg_catalog.int8"
-        return "(SELECT \(list)\(rowHash) AS h, \(bucket) AS b FROM \(from)\(Self.clause(conditions)) OFFSET 0) AS x"
-    }
-
     /// Bucket, count and sum. The sum is of signed numbers and exact; its text is cut to 128 bits here.
     func digest(buckets: Int, where conditions: [String]) -> String {
-        """
-        SELECT x.b, pg_catalog.count(*), pg_catalog.sum(\(Self.finalised)) \
-        FROM \(inner("", buckets: buckets, rows, conditions)) GROUP BY x.b
-        """
+        let bucket = buckets > 1 ? bucket(buckets) : "0"
+        let grouping = buckets > 1 ? " GROUP BY 1" : ""
+        return """
+            SELECT \(bucket), pg_catalog.count(*), COALESCE(pg_catalog.sum(\(rowHash)), 0) \
+            FROM \(rows)\(Self.clause(conditions))\(grouping)
+            """
     }
 
-    private var hashCells: String {
-        table.identity.enumerated().map { "\(BinaryRows.expression($0.element.column, of: "s")) AS k\($0.offset), " }.joined()
-    }
     private var hashList: String {
-        (table.identity.indices.map { "x.k\($0)" } + [Self.finalised]).joined(separator: ", ")
+        (table.identity.map { BinaryRows.expression($0.column, of: "s") } + [rowHash]).joined(separator: ", ")
     }
 
     func hashes(buckets: Int, wanted: Set<Int>, where conditions: [String]) -> String {
-        let all = wanted.count >= buckets
-        let list = wanted.sorted().map(String.init).joined(separator: ", ")
-        let filter = all ? "" : " WHERE x.b IN (\(list.isEmpty ? "NULL" : list))"
-        return "SELECT \(hashList) FROM \(inner(hashCells, buckets: all ? 1 : buckets, rows, conditions))\(filter)"
+        var conditions = conditions
+        if wanted.count < buckets {
+            let list = wanted.sorted().map(String.init).joined(separator: ", ")
+            conditions.append("\(bucket(buckets)) IN (\(list.isEmpty ? "NULL" : list))")
+        }
+        return "SELECT \(hashList) FROM \(rows)\(Self.clause(conditions))"
     }
 
     func hashes(keys: KeyList) -> String {
-        let from = "\(keys.isByRow ? hashed(rows) : rows) JOIN \(keys.sql) ON \(keys.condition)"
-        return "SELECT \(hashList) FROM \(inner(hashCells, buckets: 1, from, []))"
+        "SELECT \(hashList) FROM \(keys.isByRow ? hashed(rows) : rows) JOIN \(keys.sql) ON \(keys.condition)"
     }
 
     /// What ``hashes(buckets:wanted:where:)`` gives.
@@ -154,7 +141,7 @@ struct KeyList {
         if isByRow {
             // By the exact forms, since `=` may hold for values that are not the same, or be lacking.
             let exact = columns.enumerated().map { $0.element.exact("w.c\($0.offset)") }
-            let hash = "pg_catalog.hash_record_extended(ROW(\(exact.joined(separator: ", "))), 0)"
+            let hash = RowHash(columns: columns).expression { "w.c\($0)" }
             sql = "(SELECT DISTINCT ON (\(exact.joined(separator: ", "))) w.*, \(hash) AS h FROM \(cast) AS w) AS k"
             let same = columns.enumerated().map { "\($0.element.exact) IS NOT DISTINCT FROM \($0.element.exact("k.c\($0.offset)"))" }
             condition = (["s.\(Self.hashName) = k.h"] + same).joined(separator: " AND ")

@@ -16,6 +16,8 @@ struct HashForm: Hashable, Sendable {
         case plain(String)
         /// By a function of pg_catalog.
         case function(String)
+        /// A 64-bit integer: its hash function folds it, so it goes in as the seed too, of which all bits count.
+        case long
         /// One NaN for all of them: a computed one can have its sign bit set, and loses it on the way as text.
         case float(String, send: String)
         case output
@@ -26,10 +28,27 @@ struct HashForm: Hashable, Sendable {
         switch shape {
         case .plain(let type): "\(reference)::pg_catalog.\(type)"
         case .function(let name): "pg_catalog.\(name)(\(reference))"
+        case .long: "pg_catalog.int8send(\(reference))"
         case .float(let type, let send):
             "pg_catalog.\(send)(CASE WHEN \(reference) = 'NaN'::pg_catalog.\(type) THEN 'NaN'::pg_catalog.\(type) ELSE \(reference) END)"
         // IS NOT NULL is false for a composite value with a field that is NULL.
         case .output: "CASE WHEN \(reference) IS DISTINCT FROM NULL THEN pg_catalog.format('%s', \(reference)) END"
+        }
+    }
+
+    /// A 64-bit hash of its own over a reference, NULL for NULL; nil for a type that has none which can be called and is
+    /// as exact as the value.
+    func hash(_ reference: String, seed: String) -> String? {
+        if shape == .long {
+            return "pg_catalog.hashint8extended(\(reference), \(reference) OPERATOR(pg_catalog.#) \(seed))"
+        }
+        guard case .plain(let type) = shape else { return nil }
+        switch type {
+        case "bool": return "pg_catalog.hashint4extended((\(reference))::pg_catalog.int4, \(seed))"
+        case "int4": return "pg_catalog.hashint4extended(\(reference), \(seed))"
+        case "text": return "pg_catalog.hashtextextended(\(reference), \(seed))"
+        case "uuid": return "pg_catalog.uuid_hash_extended(\(reference), \(seed))"
+        default: return nil
         }
     }
 
@@ -52,7 +71,7 @@ struct HashForm: Hashable, Sendable {
         case 17: (name, shape) = ("bytea", .plain("bytea"))
         // Their hash is that of 32 bits, which nothing folds.
         case 21, 23: (name, shape) = ("int4", .plain("int4"))
-        case 20: (name, shape) = ("int8", .function("int8send"))
+        case 20: (name, shape) = ("int8", .long)
         case 26: (name, shape) = ("oid", .plain("oid"))
         // A deterministic collation hashes the bytes, and so does bytea.
         case 25, 1043: (name, shape) = ("text", type.hasDeterministicCollation ? .plain("text") : .function("textsend"))

@@ -113,8 +113,10 @@ actor PostgresComparison: ComparisonSession {
         return table.layout
     }
 
-    func openView() async throws(BridgeError) -> any ComparisonView {
-        try await cancellable { () throws(BridgeError) in try PostgresView.open(string, link, role: role) }
+    func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
+        try await cancellable { () throws(BridgeError) in
+            try PostgresView.open(string, link, role: role, sparing: sparing)
+        }
     }
 
     func facts() async throws(BridgeError) -> [TableFacts?] {

@@ -27,7 +27,7 @@ actor PostgresRowStream: RowStream {
             guard error.sqlState == "22023" || error.sqlState == "42704" else { throw error }
             throw BridgeError(.connectionLost, "the view's snapshot is gone")
         }
-        try connection.execute(PostgresView.settings)
+        try connection.execute(PostgresView.sparingSettings)
         try connection.beginCopyOut("COPY (\(query)) TO STDOUT (FORMAT binary)", during: "reading rows for a check")
         self.connection = connection
     }

@@ -14,9 +14,10 @@ actor PostgresView: ComparisonView {
 
     nonisolated var sees: ViewMark { mark }
 
-    /// A check must leave the server's processors to others, and its many short expressions gain nothing from being
-    /// compiled.
-    static let settings = "SET jit = off; SET max_parallel_workers_per_gather = 0"
+    /// A check's many short expressions gain nothing from being compiled.
+    private static let settings = "SET jit = off"
+    /// Beside an application at work a check takes one processor of the server.
+    static let sparingSettings = "SET jit = off; SET max_parallel_workers_per_gather = 0"
 
     private init(
         _ string: ConnectionString, _ link: LinkDescription, _ interrupter: Interrupter, _ opened: sending Opened
@@ -37,12 +38,12 @@ actor PostgresView: ComparisonView {
 
     /// Opens one. Blocks; called on the session's thread.
     static func open(
-        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole
+        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole, sparing: Bool
     ) throws(BridgeError) -> PostgresView {
         let interrupter = try Interrupter()
         let connection = try PostgresConnection(
             string, applicationName: "bridge check \(link.name)", interrupter: interrupter)
-        try connection.execute(settings)
+        try connection.execute(sparing ? sparingSettings : settings)
         try connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         // The first query takes the snapshot; the mark is read in it, whatever it is.
         let mark: ViewMark

@@ -18,6 +18,8 @@ package struct PgOutputDecoder {
         case change
         /// A transaction was closed; its records, if it had changes, are whole.
         case committed(TransactionEnd, hasRecords: Bool)
+        /// Somebody of bridge wrote a mark into the log and waits for capture to pass it; see ``LogMark``.
+        case mark
         /// The message was not taken: call ``provide(_:for:)`` for each of these and give it again.
         case needsTypes([TypeReference])
     }
@@ -289,7 +291,8 @@ package struct PgOutputDecoder {
         let prefix = try reader.name()
         let content = try reader.bytes(Int(try reader.integer(UInt32.self)))
         // One that stands outside transactions would come again after a restart: it has no place in the order.
-        guard isTransactional, try beginChange(into: buffer) else { return .nothing }
+        guard isTransactional else { return prefix == LogMark.prefix ? .mark : .nothing }
+        guard try beginChange(into: buffer) else { return .nothing }
         buffer.appendMessage(prefix: prefix, content: content)
         return endChange()
     }

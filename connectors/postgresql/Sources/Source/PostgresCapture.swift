@@ -43,6 +43,8 @@ actor PostgresCapture: CaptureSession {
     private var frontier: UInt64
     private var reportedFrontier: UInt64
     private var lastFrontierReport: ContinuousClock.Instant?
+    /// The frontier when a mark was read that somebody waits for. The next one is behind the mark.
+    private var frontierAtMark: UInt64?
     /// A third of the time after which the server takes a silent reader for dead, and never long.
     private var statusInterval = Duration.seconds(5)
     private var toldFlushed: UInt64 = 0
@@ -190,6 +192,10 @@ actor PostgresCapture: CaptureSession {
     private func finish(_ progress: inout CaptureProgress) -> CaptureProgress {
         progress.isInsideTransaction = decoder.openPosition != nil
         progress.frontier = Position(commit: frontier)
+        if let frontierAtMark, frontier > frontierAtMark {
+            progress.isAwaited = true
+            self.frontierAtMark = nil
+        }
         if frontier > reportedFrontier {
             reportedFrontier = frontier
             lastFrontierReport = .now
@@ -227,6 +233,7 @@ actor PostgresCapture: CaptureSession {
         case .data(let message):
             switch try decoder.decode(message, into: buffer) {
             case .nothing: break
+            case .mark: frontierAtMark = frontier
             case .change:
                 progress.rows += 1
                 if progress.firstCommit == nil { progress.firstCommit = decoder.openPosition }
@@ -251,6 +258,7 @@ actor PostgresCapture: CaptureSession {
 
     private func isFrontierDue(_ now: ContinuousClock.Instant) -> Bool {
         guard frontier > reportedFrontier else { return false }
+        if let frontierAtMark, frontier > frontierAtMark { return true }
         return lastFrontierReport.map { now - $0 >= Self.frontierSpacing } ?? true
     }
 

@@ -315,6 +315,29 @@ import Testing
         await stream.session.close()
     }
 
+    @Test("P1 a mark in the log is told of as soon as it is passed, and the messages of others are not")
+    func marks() async throws {
+        let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY)", tables: ["t"])
+        let (_, stream) = try await fixture.open()
+        try await fixture.psql("SELECT pg_logical_emit_message(false, 'app', 'x')")
+        try await fixture.psql("INSERT INTO t VALUES (1)")
+        var awaited = 0
+        while stream.ends.isEmpty { awaited += try await stream.step().isAwaited ? 1 : 0 }
+        #expect(awaited == 0)
+        for _ in 0..<5 {
+            let position = try await fixture.source.currentPosition(fixture.link)
+            var reached = Position.zero
+            try await waitUntil("the frontier that is awaited") {
+                let progress = try await stream.step()
+                if progress.isAwaited { reached = progress.frontier }
+                return progress.isAwaited
+            }
+            #expect(reached >= position)
+        }
+        #expect(try await !stream.step().isAwaited)
+        await stream.session.close()
+    }
+
     @Test("P1 the end of an idle or busy log is always reached", arguments: [false, true])
     func currentPosition(busy: Bool) async throws {
         let fixture = try await SourceFixture(

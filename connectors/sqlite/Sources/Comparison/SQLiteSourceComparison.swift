@@ -86,7 +86,7 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
         return (table, entry.types)
     }
 
-    func openView() async throws(BridgeError) -> any ComparisonView {
+    func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
         try await SQLiteView.open(path: path) { [names, link, nonce] connection throws(BridgeError) in
             _ = try Self.checkLog(names, link, nonce: nonce, connection)
             return try Self.current(names, connection)

@@ -73,7 +73,7 @@ actor SQLiteTargetComparison: ComparisonSession, ComparisonTarget {
         return layout
     }
 
-    func openView() async throws(BridgeError) -> any ComparisonView {
+    func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
         try await SQLiteView.open(path: path) { [link] connection throws(BridgeError) in
             try Self.frontier(link, connection)
         }
