@@ -21,6 +21,31 @@ struct CoreTests {
         for text in ["", "a", "1.2.3", "-1", "1.", "99999999999999999999999"] { #expect(Position(storedForm: text) == nil) }
     }
 
+    @Test("numbers are read from text, and from nothing that only looks like it")
+    func numbers() {
+        func read<Value>(_ text: String, _ body: (UnsafeRawBufferPointer) -> Value?) -> Value? {
+            Array(text.utf8).withUnsafeBytes(body)
+        }
+        func real(_ text: String) -> Double? { read(text) { NumberText.real($0, single: false) } }
+        #expect(read("-9223372036854775808") { NumberText.integer($0) } == .min)
+        #expect(read("9223372036854775807") { NumberText.integer($0) } == .max)
+        for text in ["", "-", "9223372036854775808", "-9223372036854775809", "1 ", "+1", "--1", "1.0", "0x1"] {
+            #expect(read(text) { NumberText.integer($0) } == nil, "\(text)")
+        }
+        #expect(real("0.1") == 0.1 && real("-1e300") == -1e300 && real("1.") == 1 && real("5e-324") == .leastNonzeroMagnitude)
+        #expect(real("NaN")?.isNaN == true && real("Infinity") == .infinity && real("-Infinity") == -.infinity)
+        for text in ["", " 1", "1 ", "0x1p3", "inf", "nan", "infinity", "1e", "--1", String(repeating: "1", count: 64)] {
+            #expect(real(text) == nil, "\(text)")
+        }
+        #expect(read("0.1") { NumberText.real($0, single: true) } == Double(Float(0.1)))
+        let decimals: [(Double, String)] = [
+            (12.5, "12.5"), (5, "5.0"), (-0.25, "-0.25"), (1e20, "100000000000000000000"), (-1.5e20, "-150000000000000000000"),
+            (1.5e-7, "0.00000015"), (-1e-7, "-0.0000001"), (1.2345678901234567e19, "12345678901234567000"),
+            (.nan, "NaN"), (.infinity, "Infinity"), (-.infinity, "-Infinity"),
+        ]
+        for (value, text) in decimals { #expect(NumberText.decimal(value) == text) }
+    }
+
     @Test("timestamps are written in RFC 3339, before 1970 too")
     func timestamps() {
         #expect(Timestamp(microseconds: 0).rfc3339 == "1970-01-01T00:00:00.000000Z")

@@ -86,11 +86,12 @@ extension CheckSession {
         }
     }
 
-    /// The keys in dispute in canonical form, as far as there are rows with them: suspects are named so.
-    func canonicalExcluded(_ index: Int, _ views: AlignedViews) async throws(BridgeError) -> Set<KeyImage> {
+    /// The keys in dispute, by whatever spelling: as the journal has them, and as the rows on both sides do. Suspects may be
+    /// named by any of these.
+    func canonicalExcluded(_ index: Int, _ views: AlignedViews) async throws(BridgeError) -> DisputedKeys {
         let keys = views.dispute.excluded[index] ?? []
-        guard !keys.isEmpty else { return [] }
         let pair = pairs[index]
+        guard !keys.isEmpty else { return try DisputedKeys([], pair) }
         var found = keys
         for (view, layout, filter) in [
             (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
@@ -105,7 +106,7 @@ extension CheckSession {
                 found.formUnion(try rowKeys(buffer, layout))
             }
         }
-        return found
+        return try DisputedKeys(found, pair)
     }
 
     /// The keys of rows that a view gave.

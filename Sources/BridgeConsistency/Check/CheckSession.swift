@@ -218,7 +218,8 @@ actor CheckSession {
 
     private func openTail(at position: UInt64) async throws(BridgeError) -> JournalTail {
         let tail = try await JournalTail.open(
-            directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source))
+            directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source),
+            names: pairs.map(\.mapping.source))
         soundness.hold(.captureUninterrupted)
         soundness.hold(.keyChanges)
         return tail

@@ -56,13 +56,16 @@ extension CheckSession {
             let suspected = suspects.keys(of: index)
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
-            let clear = suspected.filter { !inDispute.contains($0) }
+            let clear = try inDispute.leaving(suspected)
             for outcome in try await comparer.compare(keys: clear, source: views.source, target: views.target) {
                 if let sample = outcome.difference {
-                    suspects.found(index, outcome.key, sample)
+                    // Two spellings of a key are one row.
+                    let name = outcome.canonicalKey ?? outcome.key
+                    if name != outcome.key { suspects.clear(index, outcome.key) }
+                    suspects.found(index, name, sample)
                 } else {
-                    // Nothing found on either side proves nothing where a row may be spelled in two ways.
-                    if outcome.canonicalKey == nil, !pairs[index].hasExactKey { dirty.touchWhole(index) }
+                    // The target's spelling found nothing: that proves nothing of a source that has others.
+                    if outcome.canonicalKey == nil, pairs[index].spellsFreely(.source) { dirty.touchWhole(index) }
                     suspects.clear(index, outcome.key)
                 }
             }

@@ -60,7 +60,7 @@ extension CheckSession {
         let pair = pairs[index]
         guard !views.dispute.unsettledTables.contains(index), pair.source.columns.contains(where: \.isKey) else { return 0 }
         let inDispute = try await canonicalExcluded(index, views)
-        let clear = keys.filter { !inDispute.contains($0) }
+        let clear = try inDispute.leaving(keys)
         let found = RecordBuffer()
         try await views.source.findRows(
             ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter), keys: clear, into: found)

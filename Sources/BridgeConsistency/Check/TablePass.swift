@@ -178,10 +178,10 @@ extension CheckSession {
                 keys.formUnion(try await firstKeys(request, view))
             }
         }
-        keys.subtract(try await canonicalExcluded(index, views))
-        sampledRows += Int64(keys.count)
+        let chosen = try pair.distinct(try await canonicalExcluded(index, views).leaving(keys))
+        sampledRows += Int64(chosen.count)
         let outcomes = try await makeComparer(pair).compare(
-            keys: Array(keys), source: views.source, target: views.target)
+            keys: chosen, source: views.source, target: views.target)
         for outcome in outcomes {
             guard let sample = outcome.difference else { continue }
             sampleFindings[index, default: []].append(sample)

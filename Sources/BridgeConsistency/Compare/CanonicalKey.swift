@@ -1,5 +1,59 @@
 import BridgeCore
 
+/// What a key is called on both sides, however either spells it: 5 and '5' in columns for decimals are one name, 5.0 is
+/// another.
+struct KeyName: Hashable, Sendable {
+    private let bytes: [UInt8]
+
+    /// - Parameter key: as the journal or either side has it.
+    init(_ key: KeyImage, _ pair: TablePair) throws(BridgeError) {
+        guard pair.hasKey, let canonical = try CanonicalKey.make(key, pair) else {
+            bytes = key.bytes
+            return
+        }
+        bytes = try RowImager.withImage(canonical) { image throws(BridgeError) in
+            let buffer = RecordBuffer(capacity: image.bytes.count + 64)
+            var cells = image.cells
+            for index in pair.keyIndexes {
+                guard let cell = try cells.next() else { throw RowImager.shapeFault }
+                Normaliser().append(cell, pair.forms[index], to: buffer)
+            }
+            return Array(buffer.bytes)
+        }
+    }
+}
+
+/// Keys in dispute, by what they are called on both sides.
+struct DisputedKeys: Sendable {
+    private let pair: TablePair
+    private let names: Set<KeyName>
+
+    init(_ keys: some Sequence<KeyImage>, _ pair: TablePair) throws(BridgeError) {
+        self.pair = pair
+        var names: Set<KeyName> = []
+        for key in keys { names.insert(try KeyName(key, pair)) }
+        self.names = names
+    }
+
+    /// The keys that are not in dispute.
+    func leaving(_ keys: some Sequence<KeyImage>) throws(BridgeError) -> [KeyImage] {
+        guard !names.isEmpty else { return Array(keys) }
+        var result: [KeyImage] = []
+        for key in keys where !names.contains(try KeyName(key, pair)) { result.append(key) }
+        return result
+    }
+}
+
+extension TablePair {
+    /// The keys without those that are another spelling of one before.
+    func distinct(_ keys: some Sequence<KeyImage>) throws(BridgeError) -> [KeyImage] {
+        var seen: Set<KeyName> = []
+        var result: [KeyImage] = []
+        for key in keys where seen.insert(try KeyName(key, self)).inserted { result.append(key) }
+        return result
+    }
+}
+
 /// Keys out of a journal of native form, as canonical cells.
 enum CanonicalKey {
     /// The key with canonical cells; nil if a native cell is not one that is understood here. A key that is canonical

@@ -17,6 +17,9 @@ package enum CellForm: Hashable, Sendable {
     case real(single: Bool, readsText: Bool)
     /// Decimal text; integer cells as text. `byValue`: both sides declare a scale, so trailing zeros say nothing.
     case numeric(byValue: Bool)
+    /// The same where both sides' columns are declared for decimals: of a cell that holds an integer or a double, which
+    /// keep no scale, the decimal counts that an applier writes of it, with the scale that the other side declares.
+    case decimal(byValue: Bool, scale: Int?)
     /// Blob; a text is read as `\x…`.
     case blobText
     case uuid
@@ -37,7 +40,8 @@ package enum CellForm: Hashable, Sendable {
     var policies: EqualityPolicies {
         switch self {
         case .dynamic, .real: .negativeZero
-        case .numeric(let byValue): byValue ? .negativeZero : [.negativeZero, .numericScale]
+        case .numeric(let byValue), .decimal(let byValue, _):
+            byValue ? .negativeZero : [.negativeZero, .numericScale]
         case .json: .jsonSpacing
         case .paddedText: .characterPadding
         default: []
@@ -70,7 +74,10 @@ extension CellForm {
             default: return nil
             }
         case .numeric(_, let scale):
-            if case .numeric(_, let other) = b { return .numeric(byValue: scale != nil && other != nil && scale != other) }
+            if case .numeric(_, let other) = b {
+                let byValue = scale != nil && other != nil && scale != other
+                return .decimal(byValue: byValue, scale: byValue ? nil : scale ?? other)
+            }
             return isLoose(b) ? .numeric(byValue: false) : nil
         case .bytes: return b == .bytes || b == .dynamic ? .raw : isText(b) ? .blobText : nil
         case .jsonb: return b == .jsonb || b == .json || isLoose(b) ? .jsonb : nil
@@ -89,11 +96,14 @@ extension CellForm {
 
     /// Whether values that are equal in this form mostly stand in the same bytes on both sides: the same type, or text
     /// that an applier has written as it came.
-    func isUsuallyRaw(_ a: LogicalType, _ b: LogicalType) -> Bool {
+    func isUsuallyRaw(_ source: Relation.Column, _ target: Relation.Column) -> Bool {
+        let (a, b) = (source.type, target.type)
         switch self {
         case .skip: return false
         case .raw, .dynamic, .paddedText: return true
         case .uuid, .json, .timestamp, .date, .time: return true
+        // An engine without fixed types has them in other classes, and other names for them.
+        case .decimal: return a == b && source.typeName == target.typeName
         case .jsonb, .numeric: return a == b || Self.isLoose(a) || Self.isLoose(b)
         // As PostgreSQL's own text it has another spelling of UTC, or another length.
         case .timestampWithTimeZone, .character: return a == b || a == .dynamic || b == .dynamic

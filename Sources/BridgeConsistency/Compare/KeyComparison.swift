@@ -11,6 +11,8 @@ struct KeyComparison {
     /// Keys given that denote the same row, so far as can be told.
     private struct Wanted {
         var key: KeyImage
+        /// With canonical cells; as it is given where that cannot be told.
+        var canonical: KeyImage
         /// ``RowImager/Hashes/key`` of its rows; nil if it cannot be told before they are seen.
         var hash: UInt128?
     }
@@ -25,23 +27,79 @@ struct KeyComparison {
         var seen: Set<KeyImage> = []
         let distinct = keys.filter { seen.insert($0).inserted }
         let imager = RowImager(pair, hasher: comparer.hasher)
-        var batchable: [UInt128: KeyImage] = [:]
+        var batchable: [UInt128: KeyName] = [:]
         var hashes: [UInt128?] = []
+        var canonicals: [KeyImage] = []
         var ambiguous: Set<UInt128> = []
         for key in distinct {
             let canonical = try CanonicalKey.make(key, pair)
             let hash = try canonical.map { key throws(BridgeError) in try imager.keyHash(key) }
             hashes.append(hash)
+            canonicals.append(canonical ?? key)
             guard let canonical, let hash else { continue }
+            let name = try KeyName(canonical, pair)
             // Two keys that only count as equal are two rows.
-            if let other = batchable[hash], other != canonical { ambiguous.insert(hash) }
-            batchable[hash] = canonical
+            if let other = batchable[hash], other != name { ambiguous.insert(hash) }
+            batchable[hash] = name
         }
         let wanted = distinct.indices.map { index in
-            Wanted(key: distinct[index], hash: hashes[index].flatMap { ambiguous.contains($0) ? nil : $0 })
+            Wanted(
+                key: distinct[index], canonical: canonicals[index], hash: hashes[index].flatMap { ambiguous.contains($0) ? nil : $0 })
         }
-        return try await outcomes(wanted, imager)
+        var outcomes = try await outcomes(wanted, imager)
+        try await search(&outcomes, imager)
+        return outcomes
     }
+
+    // MARK: By another spelling
+
+    /// Looks through a whole side for rows that it seems to lack, where it may spell their keys in another way than the side
+    /// that has them.
+    private func search(_ outcomes: inout [KeyOutcome], _ imager: RowImager) async throws(BridgeError) {
+        for (kind, side) in [(CheckReport.Sample.Kind.missing, ComparisonRole.target), (.extra, .source)]
+        where pair.hasKey && pair.spellsFreely(side) {
+            var wanted: [UInt128: [Int]] = [:]
+            for (index, outcome) in outcomes.enumerated() where outcome.difference?.kind == kind {
+                guard let key = outcome.canonicalKey else { continue }
+                wanted[try imager.keyHash(key), default: []].append(index)
+            }
+            guard !wanted.isEmpty else { continue }
+            for (hash, spelling) in try await spellings(of: Set(wanted.keys), on: side, imager) {
+                for index in wanted[hash] ?? [] {
+                    guard let key = outcomes[index].canonicalKey else { continue }
+                    let found = try await find(
+                        source: [side == .source ? spelling : key], target: [side == .target ? spelling : key], imager)
+                    let answer = try answer(
+                        outcomes[index].key, found, found.source.byKey.values.flatMap { $0 },
+                        found.target.byKey.values.flatMap { $0 }, imager)
+                    outcomes[index] = outcome(outcomes[index].key, answer)
+                }
+            }
+        }
+    }
+
+    /// The keys as a side has them, out of all its keys.
+    private func spellings(
+        of hashes: Set<UInt128>, on side: ComparisonRole, _ imager: RowImager
+    ) async throws(BridgeError) -> [UInt128: KeyImage] {
+        var request = pair.request(side)
+        request.layout.columns = pair.keyIndexes.map { request.layout.columns[$0] }
+        request.layout.keyOrder = nil
+        request.layout.serverHash = nil
+        let stream = try await (side == .source ? source : target).openRows(request)
+        var found: [UInt128: KeyImage] = [:]
+        try await readAll(stream, limit: comparer.limits.readBytes) { buffer async throws(BridgeError) in
+            try forEachRow(in: buffer) { image throws(BridgeError) in
+                // A row of nothing but the key's columns is the key's image.
+                let key = KeyImage(Array(image))
+                let hash = try imager.keyHash(key)
+                if hashes.contains(hash) { found[hash] = key }
+            }
+        }
+        return found
+    }
+
+    // MARK: By the spelling given
 
     private func outcomes(_ wanted: [Wanted], _ imager: RowImager) async throws(BridgeError) -> [KeyOutcome] {
         var result = [KeyOutcome?](repeating: nil, count: wanted.count)
@@ -53,9 +111,10 @@ struct KeyComparison {
         while start < batched.count {
             let batch = batched[start..<min(batched.count, start + size)]
             let hashes = Set(batch.compactMap { wanted[$0].hash })
-            // Of the keys that denote one row the first is looked up, so that no row is found twice.
-            var seen: Set<UInt128?> = []
-            let found = try await find(batch.map { wanted[$0] }.filter { seen.insert($0.hash).inserted }.map(\.key), imager)
+            // A key that is given in two forms is looked up once, so that no row is found twice.
+            var seen: Set<KeyImage> = []
+            let keys = batch.map { wanted[$0] }.filter { seen.insert($0.canonical).inserted }.map(\.key)
+            let found = try await find(source: keys, target: keys, imager)
             let areKnown = found.source.byKey.keys.allSatisfy(hashes.contains)
                 && found.target.byKey.keys.allSatisfy(hashes.contains)
             for index in batch {
@@ -83,20 +142,20 @@ struct KeyComparison {
     }
 
     private func single(_ key: KeyImage, _ imager: RowImager) async throws(BridgeError) -> KeyOutcome {
-        let found = try await find([key], imager)
+        let found = try await find(source: [key], target: [key], imager)
         let answer = try answer(
             key, found, found.source.byKey.values.flatMap { $0 }, found.target.byKey.values.flatMap { $0 }, imager)
         return outcome(key, answer)
     }
 
     private func find(
-        _ keys: [KeyImage], _ imager: RowImager
+        source sourceKeys: [KeyImage], target targetKeys: [KeyImage], _ imager: RowImager
     ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
         if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
         let buffers = try await onBothSides { [pair, source] () async throws(BridgeError) in
-            try await findRows(source, pair.request(.source), keys)
+            try await findRows(source, pair.request(.source), sourceKeys)
         } _: { [pair, target] () async throws(BridgeError) in
-            try await findRows(target, pair.request(.target), keys)
+            try await findRows(target, pair.request(.target), targetKeys)
         }
         return (try FoundRows(buffers.source, imager), try FoundRows(buffers.target, imager))
     }

@@ -49,6 +49,11 @@ package struct Normaliser: Sendable {
             return true
         case .real(let single, let readsText): return appendReal(cell, single: single, readsText: readsText, to: buffer)
         case .numeric(let byValue): return appendNumeric(cell, byValue: byValue, to: buffer)
+        case .decimal(let byValue, let scale):
+            guard cell.tag == .integer || cell.tag == .real else {
+                return appendNumeric(cell, byValue: byValue, to: buffer)
+            }
+            return appendScaled(cell, byValue: byValue, scale: scale, to: buffer)
         case .blobText: return isText && Self.appendHex(cell.bytes, to: buffer)
         case .uuid: return isText && Self.appendUUID(cell.bytes, to: buffer)
         case .json: return isText && policies.contains(.jsonSpacing) && appendJSON(cell.bytes, to: buffer)
@@ -82,6 +87,23 @@ package struct Normaliser: Sendable {
         }
         buffer.appendCell(real: value == 0 && policies.contains(.negativeZero) ? 0 : value)
         return true
+    }
+
+    /// An integer or a double as decimal text, with as many digits behind the point as the other side has.
+    private func appendScaled(_ cell: Cell, byValue: Bool, scale: Int?, to buffer: RecordBuffer) -> Bool {
+        guard var text = cell.integer.map(String.init) ?? cell.real.map(NumberText.decimal) else { return false }
+        if let scale, text.last?.isNumber ?? false {
+            let point = text.firstIndex(of: ".")
+            var fraction = point.map { text[text.index(after: $0)...] } ?? ""
+            while fraction.count > scale, fraction.last == "0" { fraction.removeLast() }
+            let digits = fraction + String(repeating: "0", count: max(0, scale - fraction.count))
+            text = text[..<(point ?? text.endIndex)] + (digits.isEmpty ? "" : ".\(digits)")
+        }
+        return text.withUTF8 { bytes in
+            let cell = Cell(tag: .string, bytes: UnsafeRawBufferPointer(bytes))
+            if !appendNumeric(cell, byValue: byValue, to: buffer) { Self.appendRaw(cell, to: buffer) }
+            return true
+        }
     }
 
     private func appendNumeric(_ cell: Cell, byValue: Bool, to buffer: RecordBuffer) -> Bool {

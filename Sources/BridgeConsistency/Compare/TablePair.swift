@@ -60,7 +60,7 @@ package struct TablePair: Sendable {
             // A key names the row whatever its type, so it is never left out.
             if incomparable[column.name] != nil, !column.isKey { form = .skip }
             forms.append(form)
-            firstForms.append(form.isUsuallyRaw(column.type, target.columns[index].type) ? .raw : form)
+            firstForms.append(form.isUsuallyRaw(column, target.columns[index]) ? .raw : form)
         }
         for column in target.columns.dropFirst(source.columns.count) {
             incomparable[column.name] = incomparable[column.name] ?? "the source has no such column"
@@ -86,6 +86,19 @@ package struct TablePair: Sendable {
     /// Whether a key is the same bytes on both sides, so that what one side does not find by the other's spelling is not
     /// there.
     var hasExactKey: Bool { hasKey && keyIndexes.allSatisfy { [.raw, .dynamic].contains(forms[$0]) } }
+
+    /// Whether a key may stand on a side in more than one spelling, of which a look-up finds only the one that it is given:
+    /// as text, where the other side has values of a type.
+    func spellsFreely(_ side: ComparisonRole) -> Bool {
+        let columns = side == .source ? source.columns : target.columns
+        return keyIndexes.contains { index in
+            guard ![.raw, .dynamic].contains(forms[index]) else { return false }
+            switch columns[index].type {
+            case .text, .varchar, .character, .other, .dynamic: return true
+            default: return false
+            }
+        }
+    }
 
     func request(_ side: ComparisonRole, from: KeyImage? = nil, to: KeyImage? = nil) -> ComparisonRequest {
         switch side {

@@ -12,12 +12,12 @@ actor JournalTail {
     /// Opens a journal so that every transaction whose commit stands at or after `start` is delivered.
     /// - Throws: `journalMissing` if it no longer has them all; `journalDamaged`.
     static func open(
-        directory: String, from start: Position, layouts: [ComparisonLayout]
+        directory: String, from start: Position, layouts: [ComparisonLayout], names: [TableName]
     ) async throws(BridgeError) -> JournalTail {
         // Position zero would mean: whatever is left.
         let before = Position(commit: max(start.commit, 2) - 1)
         let reader = try await JournalReader.open(directory: directory, after: before)
-        return JournalTail(reader, TouchLog(layouts: layouts, relations: reader.relations, frontier: start))
+        return JournalTail(reader, TouchLog(layouts: layouts, names: names, relations: reader.relations, frontier: start))
     }
 
     private init(_ reader: JournalReader, _ log: TouchLog) {

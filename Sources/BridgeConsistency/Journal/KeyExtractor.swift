@@ -20,13 +20,18 @@ struct KeyExtractor {
     private let tables: [TableName: (index: Int, key: [String])]
     private var known: [UInt32: Known] = [:]
 
-    /// - Parameter layouts: the source's layouts, in the order in which tables are numbered.
-    init(_ layouts: [ComparisonLayout]) {
+    /// - Parameters:
+    ///   - layouts: the source's layouts, in the order in which tables are numbered.
+    ///   - names: in the same order, what the migration calls the tables. A journal may go on calling one so that has
+    ///     another name by now.
+    init(_ layouts: [ComparisonLayout], names: [TableName] = []) {
         var tables: [TableName: (index: Int, key: [String])] = [:]
         for (index, layout) in layouts.enumerated() {
             let marked = layout.columns.filter(\.isKey)
             tables[layout.table] = (index, (marked.isEmpty ? layout.columns : marked).map(\.name))
         }
+        // Last, since two tables may have exchanged their names.
+        for (layout, name) in zip(layouts, names).map({ (tables[$0.table], $1) }) { tables[name] = layout }
         self.tables = tables
     }
 

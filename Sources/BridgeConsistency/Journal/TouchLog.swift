@@ -29,8 +29,10 @@ struct TouchLog {
     /// Transactions read to their end since the beginning.
     private(set) var count = 0
 
-    init(layouts: [ComparisonLayout], relations: [UInt32: Relation], frontier: Position) {
-        extractor = KeyExtractor(layouts)
+    init(
+        layouts: [ComparisonLayout], names: [TableName] = [], relations: [UInt32: Relation], frontier: Position
+    ) {
+        extractor = KeyExtractor(layouts, names: names)
         for relation in relations.values { _ = extractor.take(relation) }
         self.frontier = frontier
     }

@@ -1,11 +1,5 @@
 import BridgeCore
 
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
-
 /// How a column's values become canonical cells: see ``LogicalType``.
 enum CanonicalKind: UInt8, Sendable {
     case boolean, integer, real32, real64, blob, timestampWithTimeZone, string
@@ -31,7 +25,7 @@ func appendCanonicalCell(
     switch kind {
     case .string: buffer.appendCell(.string, text)
     case .integer:
-        guard let value = parseInteger(text) else { throw BridgeError.malformedStream("a malformed integer") }
+        guard let value = NumberText.integer(text) else { throw BridgeError.malformedStream("a malformed integer") }
         buffer.appendCell(integer: value)
     case .boolean:
         guard text.count == 1, text[0] == UInt8(ascii: "t") || text[0] == UInt8(ascii: "f") else {
@@ -39,48 +33,12 @@ func appendCanonicalCell(
         }
         buffer.appendCell(integer: text[0] == UInt8(ascii: "t") ? 1 : 0)
     case .real32, .real64:
-        guard let value = parseReal(text, single: kind == .real32) else {
+        guard let value = NumberText.real(text, single: kind == .real32) else {
             throw BridgeError.malformedStream("a malformed number")
         }
         buffer.appendCell(real: value)
     case .blob: try appendHexBlob(text, to: buffer)
     case .timestampWithTimeZone: try appendTimestamp(text, to: buffer)
-    }
-}
-
-private func parseInteger(_ text: UnsafeRawBufferPointer) -> Int64? {
-    var index = 0
-    let isNegative = text.first == UInt8(ascii: "-")
-    if isNegative { index = 1 }
-    guard index < text.count else { return nil }
-    var value: Int64 = 0
-    while index < text.count {
-        let digit = text[index] &- UInt8(ascii: "0")
-        guard digit <= 9 else { return nil }
-        let (scaled, overflow) = value.multipliedReportingOverflow(by: 10)
-        // Counted downwards, since the smallest number has no positive counterpart.
-        let (sum, carry) = scaled.subtractingReportingOverflow(Int64(digit))
-        guard !overflow, !carry else { return nil }
-        value = sum
-        index += 1
-    }
-    if isNegative { return value }
-    return value == .min ? nil : -value
-}
-
-private func parseReal(_ text: UnsafeRawBufferPointer, single: Bool) -> Double? {
-    // The longest text of a double has 24 bytes.
-    guard text.count > 0, text.count < 64 else { return nil }
-    return withUnsafeTemporaryAllocation(of: CChar.self, capacity: 64) { room in
-        for index in text.indices { room[index] = CChar(bitPattern: text[index]) }
-        room[text.count] = 0
-        guard let start = room.baseAddress else { return nil }
-        var end: UnsafeMutablePointer<CChar>?
-        // A float4's text is the shortest that reads back as that float4; read as a double first, it could be
-        // rounded twice.
-        let value = single ? Double(strtof(start, &end)) : strtod(start, &end)
-        guard end == start + text.count else { return nil }
-        return value.isNaN ? .nan : value
     }
 }
 

@@ -80,6 +80,9 @@ struct Publication {
             do throws(BridgeError) {
                 try session.execute(statement(tables), during: "making the publication")
             } catch {
+                if tables.contains(where: { $0.mapping.rowFilter != nil }), Self.isAboutFilter(error) {
+                    throw Self.filterRefusal(error)
+                }
                 guard error.sqlState == "42710" else { throw error }
                 throw BridgeError(
                     .slotForeign, "a publication of this name exists already", context: [.init(.slot, name)],
@@ -91,6 +94,37 @@ struct Publication {
             guard let oid = try read()?.oid else { throw BridgeError(.internalFault, "the publication vanished") }
             return oid
         }
+    }
+
+    /// Whether the server refused an expression: as such, or because it is not made of immutable functions and the row's own
+    /// columns.
+    private static func isAboutFilter(_ error: BridgeError) -> Bool {
+        guard let state = error.sqlState else { return false }
+        return state == "0A000" || (state.hasPrefix("42") && !["42501", "42710"].contains(state))
+    }
+
+    private static func filterRefusal(_ error: BridgeError) -> BridgeError {
+        BridgeError(
+            .configurationInvalid, "the source does not take the row filter: \(error.message)",
+            hint: """
+                use only the table's own columns and built-in functions that always give the same for the same row, with a \
+                fixed date in place of the current one, in 'where:' in bridge.yaml
+                """, cause: error)
+    }
+
+    /// Tries a table's row filter as a publication's, which is not kept: the server alone knows which it takes.
+    /// - Returns: why the server refuses it; nil if it does not, or refuses something else.
+    func filterObstacle(_ table: CapturedTable) throws(BridgeError) -> BridgeError? {
+        try session.execute("BEGIN; SET LOCAL lock_timeout = '2s'; SET LOCAL client_min_messages = error")
+        do throws(BridgeError) {
+            try session.execute(statement([table]), during: "trying the row filter")
+        } catch {
+            if session.isBroken { throw error }
+            try session.execute("ROLLBACK")
+            return Self.isAboutFilter(error) ? Self.filterRefusal(error) : nil
+        }
+        try session.execute("ROLLBACK")
+        return nil
     }
 
     private func checkIdentity(_ table: CapturedTable) throws(BridgeError) {

@@ -144,7 +144,7 @@ struct SourcePreflight {
                     why: "updates and deletes could not name their row, and the source would refuse them",
                     mend: [mend], table: name))
         }
-        findings += try mappingFindings(schema, mapping)
+        findings += try mappingFindings(oid, schema, mapping)
         return findings
     }
 
@@ -182,7 +182,9 @@ struct SourcePreflight {
     }
 
     /// The part of the table that the configuration asks for.
-    private func mappingFindings(_ schema: TableSchema, _ mapping: TableMapping) throws(BridgeError) -> [Finding] {
+    private func mappingFindings(
+        _ oid: UInt32, _ schema: TableSchema, _ mapping: TableMapping
+    ) throws(BridgeError) -> [Finding] {
         let name = schema.name
         var findings: [Finding] = []
         func wrong(_ code: ErrorCode, _ what: String, _ why: String, _ mend: String) {
@@ -215,6 +217,14 @@ struct SourcePreflight {
                 wrong(
                     .configurationInvalid, "the row filter of \(name) cannot be used: \(error.message)",
                     "the server must be able to decide which rows travel", "correct 'where:' in bridge.yaml")
+                return findings
+            }
+            let trial = Publication(name: "bridge_trial_\(UInt32.random(in: 0 ... .max))", session: session)
+            let table = CapturedTable(oid: oid, mapping: mapping, schema: schema, isPartitioned: false)
+            if let obstacle = try trial.filterObstacle(table) {
+                wrong(
+                    .configurationInvalid, obstacle.message,
+                    "rows would come and go without a change that is captured", obstacle.hint)
             }
         }
         return findings

@@ -68,6 +68,25 @@ import Testing
         #expect(try await fixture.psql("SELECT count(*) FROM pg_publication") == "0")
     }
 
+    @Test(
+        "P35 a row filter that is not a function of the row is refused by preflight and at the start, with what to do",
+        arguments: ["made > now()", "made > CURRENT_TIMESTAMP", "random() < 1", "id IN (SELECT 1)", "clock_timestamp() > made", "nonsense > 1", "mine(id)"])
+    func rowFilter(_ filter: String) async throws {
+        let table = TableName(schema: "public", name: "t")
+        let fixture = try await SourceFixture(
+            """
+            CREATE TABLE t(id int PRIMARY KEY, made timestamptz); ALTER TABLE t REPLICA IDENTITY FULL;
+            CREATE FUNCTION mine(int) RETURNS bool LANGUAGE sql IMMUTABLE AS 'SELECT true';
+            """, tables: [],
+            mappings: [TableMapping(source: table, target: TableName(name: "t"), rowFilter: filter)], options: .init())
+        let findings = try await fixture.source.preflight(fixture.link)
+        #expect(findings.map(\.code) == [.configurationInvalid], "\(findings)")
+        #expect(findings.allSatisfy { $0.severity == .blocking && !$0.mend.allSatisfy(\.isEmpty) })
+        let refused = try await failure { try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false) }
+        #expect(refused.code == .configurationInvalid, "\(refused)")
+        #expect(try await fixture.psql("SELECT count(*) FROM pg_publication") == "0")
+    }
+
     @Test("P35 a server whose settings do not allow capture is named")
     func settings() async throws {
         let cluster = try await PostgresCluster.started(settings: ["wal_level": "replica", "max_replication_slots": "0", "max_wal_senders": "1"])

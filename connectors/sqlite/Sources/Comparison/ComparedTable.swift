@@ -17,7 +17,10 @@ final class ComparedTable {
     private let places: [Int]
     private let encoding: String
     private let connection: SQLiteConnection
-    private lazy var finder = KeyFinder(self, table: table, places: keyPlaces.map { places[$0] }, connection)
+    /// Of the columns that name a row, by plan; empty if the layout has no key.
+    private let keyTypes: [LogicalType]
+    private lazy var finder = KeyFinder(
+        self, table: table, places: keyPlaces.map { places[$0] }, types: keyTypes, connection)
 
     /// - Throws: `schemaChanged` if table or columns are no more what they were when the layout was made.
     init(_ request: ComparisonRequest, _ connection: SQLiteConnection) throws(BridgeError) {
@@ -39,6 +42,7 @@ final class ComparedTable {
         self.places = places
         let keys = layout.columns.indices.filter { layout.columns[$0].isKey }
         keyPlaces = keys.isEmpty ? Array(layout.columns.indices) : keys
+        keyTypes = keys.map { layout.columns[$0].type }
         columnCount = places.count
         encoding = try connection.database.string("PRAGMA main.encoding") ?? ""
         let alias = quoteIdentifier(table.name)

@@ -10,6 +10,6 @@ extension ComparisonLayout {
         self.init(
             table: TableName(name: table.name), columns: columns,
             keyOrder: first.flatMap { SharedKeyOrder(table, column: places[$0], encoding: encoding)?.rawValue },
-            estimatedRows: try database.integer("SELECT count(*) FROM main.\(quoteIdentifier(table.name))"))
+            estimatedRows: try RowEstimate(table).read(database))
     }
 }

@@ -1,7 +1,9 @@
 import BridgeCore
 
-/// Finds the rows of one table that have certain keys, byte for byte: 1 is not 1.0 and not '1', and under NOCASE 'a' is
-/// not 'A'. SQLite's own comparison, which may use an index, finds the rows that could be meant; the cells decide.
+/// Finds the rows of one table that have certain keys: those that are the same bytes, and where there is none, those that
+/// have the key's value in the class in which the column holds it (see ``KeyColumn``). Under NOCASE 'a' is not 'A'. SQLite's
+/// own comparison, which may use an index, finds the rows that could be meant; the cells decide. Rows without a key are the
+/// same bytes or others.
 ///
 /// In a UTF-16 database a key with text that is no valid UTF-16 is not found: it was read as other text than it is.
 ///
@@ -11,16 +13,24 @@ final class KeyFinder {
     private unowned let compared: ComparedTable
     private let connection: SQLiteConnection
     private let keyPlaces: [Int]
+    /// How each of the key's columns holds other databases' values; empty for a table without a key.
+    private let columns: [KeyColumn]
     /// The condition that names a row by parameters; nil without an index that would serve it.
     let condition: String?
     private var lookup: SQLiteStatement?
     private let scratch = RecordBuffer(capacity: 256)
 
-    /// - Parameter places: the key's columns in the table.
-    init(_ compared: ComparedTable, table: SQLiteTable, places: [Int], _ connection: SQLiteConnection) {
+    /// - Parameters:
+    ///   - places: the key's columns in the table.
+    ///   - types: their types by plan; empty if there is no key.
+    init(
+        _ compared: ComparedTable, table: SQLiteTable, places: [Int], types: [LogicalType], _ connection: SQLiteConnection
+    ) {
         self.compared = compared
         self.connection = connection
         keyPlaces = compared.keyPlaces
+        let target = TargetTable(table)
+        columns = zip(places, types).map { KeyColumn(table.columns[$0], type: $1, isRowid: target.isRowid($0)) }
         condition = Self.condition(table, places)
     }
 
@@ -59,14 +69,60 @@ final class KeyFinder {
         // Keys are bound in place.
         defer { statement.clearBindings() }
         var rows = 0
-        for key in keys {
-            rows += try key.withImage { image throws(BridgeError) in try find(image, statement, into: buffer) }
+        var missed: [Int] = []
+        for (index, key) in keys.enumerated() {
+            let found = try key.withImage { image throws(BridgeError) in
+                try find(image, isConverted: false, statement, into: buffer)
+            }
+            if found == 0, !columns.isEmpty { missed.append(index) }
+            rows += found
+        }
+        guard !missed.isEmpty else { return rows }
+        return try rows + findConverted(keys, missed, statement, into: buffer)
+    }
+
+    /// Looks keys up in the column's own classes. Of two keys that then are one row's, and of a key that was found as it is,
+    /// the row comes once.
+    private func findConverted(
+        _ keys: [KeyImage], _ missed: [Int], _ statement: SQLiteStatement, into buffer: RecordBuffer
+    ) throws(BridgeError) -> Int {
+        let hasClasses = columns.contains(where: \.hasClasses)
+        var converted: [KeyImage] = []
+        var seen: Set<KeyImage> = []
+        for index in missed {
+            guard let key = try convert(keys[index]), hasClasses || key != keys[index], seen.insert(key).inserted
+            else { continue }
+            converted.append(key)
+        }
+        guard !converted.isEmpty else { return 0 }
+        let missed = Set(missed)
+        for (index, key) in keys.enumerated() where !missed.contains(index) {
+            if let key = try convert(key) { seen.remove(key) }
+        }
+        var rows = 0
+        for key in converted where seen.contains(key) {
+            rows += try key.withImage { image throws(BridgeError) in
+                try find(image, isConverted: true, statement, into: buffer)
+            }
         }
         return rows
     }
 
+    /// The key as the columns hold it; nil if no row can have it.
+    private func convert(_ key: KeyImage) throws(BridgeError) -> KeyImage? {
+        try key.withImage { image throws(BridgeError) in
+            scratch.removeAll()
+            scratch.beginRowImage(columns: columns.count)
+            var cells = image.cells
+            for column in columns {
+                guard let cell = try cells.next(), column.append(cell, to: scratch) else { return nil }
+            }
+            return KeyImage(Array(scratch.bytes))
+        }
+    }
+
     private func find(
-        _ image: RowImage, _ statement: SQLiteStatement, into buffer: RecordBuffer
+        _ image: RowImage, isConverted: Bool, _ statement: SQLiteStatement, into buffer: RecordBuffer
     ) throws(BridgeError) -> Int {
         try check(image)
         var cells = image.cells
@@ -80,7 +136,7 @@ final class KeyFinder {
         defer { statement.reset() }
         var rows = 0
         while try statement.step() {
-            guard try hasKey(statement, image) else { continue }
+            guard try hasKey(statement, image, isConverted: isConverted) else { continue }
             try compared.append(statement, to: buffer)
             rows += 1
         }
@@ -95,22 +151,14 @@ final class KeyFinder {
         }
     }
 
-    private func hasKey(_ row: SQLiteStatement, _ image: RowImage) throws(BridgeError) -> Bool {
+    private func hasKey(_ row: SQLiteStatement, _ image: RowImage, isConverted: Bool) throws(BridgeError) -> Bool {
         var cells = image.cells
-        for place in keyPlaces {
-            guard let cell = try cells.next(), isSame(row, place, cell) else { return false }
+        for (number, place) in keyPlaces.enumerated() {
+            guard let cell = try cells.next(),
+                isConverted ? columns[number].holds(row, place, cell) : KeyColumn.isSame(row, place, cell)
+            else { return false }
         }
         return true
-    }
-
-    private func isSame(_ row: SQLiteStatement, _ place: Int, _ cell: Cell) -> Bool {
-        switch (cell.tag, row.storageClass(place)) {
-        case (.null, .null): true
-        case (.integer, .integer): cell.integer == row.integer(place)
-        case (.real, .real): cell.real?.bitPattern == row.real(place).bitPattern
-        case (.string, .text), (.text, .text), (.blob, .blob): ImageBytes(row.bytes(place)) == cell.bytes
-        default: false
-        }
     }
 
     // MARK: Without an index

@@ -130,12 +130,16 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
         let connection = try connection()
         return try connection.database.transaction(.deferred) { () throws(BridgeError) in
             var types: [String: [String: LogicalType]] = [:]
-            for entry in try CapturedTable.read(names, connection.database) { types[entry.name] = entry.types }
+            let captured = try CapturedTable.read(names, connection.database)
+            for entry in captured { types[entry.name] = entry.types }
+            // By whatever name it goes now, if capture can tell.
+            let tables = (try? CaptureInstaller(link).verify(captured, connection.database)) ?? [:]
             var facts: [TableFacts?] = []
             for mapping in link.mappings {
+                let name = mapping.source.name
+                let current = captured.first { $0.name == name }.flatMap { tables[$0.number]?.name }
                 facts.append(
-                    try FactReader(database: connection).facts(
-                        of: mapping.source.name, types: types[mapping.source.name] ?? [:]))
+                    try FactReader(database: connection).facts(of: current ?? name, types: types[name] ?? [:]))
             }
             return facts
         }

@@ -58,15 +58,26 @@ actor SQLiteTargetComparison: ComparisonSession, ComparisonTarget {
                         .targetTableMismatch, "the target table lacks a column that the source has",
                         context: [.init(.table, table.name), .init(.column, column.name)])
                 }
+                guard !places.contains(place) else {
+                    throw BridgeError(
+                        .targetTableMismatch,
+                        "two source columns differ in letter case only, which SQLite does not tell apart",
+                        context: [.init(.table, table.name), .init(.column, column.name)],
+                        hint: "leave one of them out with 'columns:'")
+                }
                 places.append(place)
             }
             let own = zip(columns, places).map { column, place in
+                // SQLite folds the case of ASCII letters in names; the source's spelling is as good as its own.
                 Relation.Column(
-                    name: table.columns[place].name, isKey: column.isKey,
+                    name: column.name, isKey: column.isKey,
                     typeName: table.columns[place].declaredType,
                     type: TypePlan.type(of: table.columns[place], isRowid: target.isRowid(place), contents: nil))
             }
-            return try ComparisonLayout(table: table, columns: own, places: places, connection.database)
+            var layout = try ComparisonLayout(table: table, columns: own, places: places, connection.database)
+            // As the recorded writes of others name it.
+            layout.table = mapping.target
+            return layout
         }
         let keys = layout.columns.filter(\.isKey)
         identities[foldCase(mapping.target.name)] = (keys.isEmpty ? layout.columns : keys).map(\.name)

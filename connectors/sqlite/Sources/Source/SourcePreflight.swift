@@ -140,20 +140,7 @@ struct SourcePreflight {
         do throws(BridgeError) {
             _ = try CaptureTriggers(table: table, number: 1, names: CaptureNames(link)).make()
             let columns = try TravelingColumns(table, types: [:], mapping: mapping)
-            if let filter = mapping.rowFilter {
-                let tokens = SQLTokens(filter)
-                guard !(0..<tokens.count).contains(where: { tokens.isKeyword($0, "SELECT") }) else {
-                    throw BridgeError(
-                        .configurationInvalid, "the condition of 'where' asks another table",
-                        hint: "a change of the other table would go unseen: use only the table's own columns")
-                }
-                do throws(BridgeError) {
-                    _ = try database.prepare("SELECT 1 \(columns.from) WHERE (\(filter))")
-                } catch {
-                    throw BridgeError(
-                        .configurationInvalid, "the condition of 'where' is not one that SQLite understands", cause: error)
-                }
-            }
+            if let filter = mapping.rowFilter { try RowFilter(table, filter).check(columns.from, database) }
         } catch {
             return [
                 Finding(

@@ -18,7 +18,7 @@ struct TravelingColumns {
         if let named = mapping.columns {
             var chosen: Set<Int> = []
             for name in named {
-                guard let place = wanted.first(where: { table.columns[$0].name.lowercased() == name.lowercased() })
+                guard let place = wanted.first(where: { foldCase(table.columns[$0].name) == foldCase(name) })
                 else { throw Self.invalid("the table has no such column to copy", mapping, name) }
                 chosen.insert(place)
             }

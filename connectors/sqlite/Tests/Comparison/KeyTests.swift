@@ -26,14 +26,14 @@ struct KeyTests {
             columns: ["k", "v"], keyPlaces: [0], missing: [[1.0], [2], [0], [0.0], [.bytes([0x31, 0])], [nil], [.real(.nan)]]),
         Case(
             name: "rowid", sql: "CREATE TABLE t(a INTEGER PRIMARY KEY, b); INSERT INTO t VALUES(1, 1), (-5, NULL), (9223372036854775807, 2)",
-            columns: ["a", "b"], keyPlaces: [0], missing: [["1"], [1.0], [.blob([0x31])], [nil], [2]]),
+            columns: ["a", "b"], keyPlaces: [0], missing: [["1.5"], [1.5], [.blob([0x31])], [nil], [2], ["x"], ["9223372036854775808"]]),
         Case(
             name: "INTEGER affinity that holds text",
             sql: "CREATE TABLE t(a INT PRIMARY KEY NOT NULL, b); INSERT INTO t VALUES(1, 1), ('x', 2), (x'31', 3), (1.5, 4)",
-            columns: ["a", "b"], keyPlaces: [0], missing: [["1"], [1.0], [.blob([0x78])], ["X"]]),
+            columns: ["a", "b"], keyPlaces: [0], missing: [[" 1"], [2.0], [.blob([0x78])], ["X"], ["1.50001"]]),
         Case(
             name: "TEXT affinity", sql: "CREATE TABLE t(a TEXT PRIMARY KEY NOT NULL, b); INSERT INTO t VALUES(1, 1), ('a', 2), ('a ', 3), (x'61', 4), ('é', 5), ('e\u{301}', 6)",
-            columns: ["a", "b"], keyPlaces: [0], missing: [[1], [1.0], ["A"], ["a  "]]),
+            columns: ["a", "b"], keyPlaces: [0], missing: [[2], [1.5], ["A"], ["a  "]]),
         Case(
             name: "NOCASE key", sql: "CREATE TABLE t(a TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, b); INSERT INTO t VALUES('Ab', 1), ('b', 2)",
             columns: ["a", "b"], keyPlaces: [0], missing: [["AB"], ["ab"], ["B"]]),
@@ -55,7 +55,7 @@ struct KeyTests {
         Case(
             name: "columns named like the table and the rowid",
             sql: "CREATE TABLE t(rowid TEXT, t INTEGER PRIMARY KEY, \"se\"\"l ect\"); INSERT INTO t VALUES('9', 1, 2), ('1', 2, NULL)",
-            columns: ["rowid", "t", "se\"l ect"], keyPlaces: [1], missing: [[9], ["1"]]),
+            columns: ["rowid", "t", "se\"l ect"], keyPlaces: [1], missing: [[9], ["9"]]),
         Case(
             name: "NULL in the key", sql: "CREATE TABLE t(a TEXT, b INT, c, PRIMARY KEY(a, b)); INSERT INTO t VALUES('a', NULL, 1), (NULL, 1, 2), ('', 1, 3)",
             columns: ["a", "b", "c"], keyPlaces: [0, 1], missing: [[nil, nil], ["a", 0], [nil, 2]]),
@@ -88,6 +88,74 @@ struct KeyTests {
         let mixed = Array(zip(all, example.missing.map(key)).map { [$0, $1] }.joined()) + all.dropFirst(example.missing.count)
         #expect(try await view.findRows(request, keys: mixed, into: buffer) == rows.count)
         #expect(Set(try images(buffer.bytes)) == expected)
+        await view.close()
+        await compared.close()
+    }
+
+    struct Conversion: Sendable, CustomTestStringConvertible {
+        var name: String
+        var sql: String
+        /// A key as another database has it, and the row that it names.
+        var keys: [([Value], String?)]
+        var testDescription: String { name }
+    }
+
+    static let conversions: [Conversion] = [
+        Conversion(
+            name: "NUMERIC",
+            sql: """
+                CREATE TABLE t(k NUMERIC PRIMARY KEY NOT NULL, v);
+                INSERT INTO t VALUES(5, 'a'), (12.5, 'b'), ('x', 'c'), (1e20, 'd'), (9223372036854775807, 'e'), (0.1, 'f'),
+                  (-3, 'g'), (x'37', 'h'), (-9e999, 'i'), (9007199254740993, 'j'), (0, 'k')
+                """,
+            keys: [
+                (["5"], "i:5|t:a"), (["5.00"], "i:5|t:a"), ([5.0], "i:5|t:a"), (["+05"], "i:5|t:a"), (["12.50"], "r:4029000000000000|t:b"),
+                (["100000000000000000000"], "r:4415af1d78b58c40|t:d"), (["9223372036854775807"], "i:9223372036854775807|t:e"),
+                (["9223372036854775808"], nil), (["0.1"], "r:3fb999999999999a|t:f"), (["0.1000000000000000055"], nil),
+                (["x"], "t:x|t:c"), (["X"], nil), (["NaN"], nil), (["7"], nil), ([.blob([0x37])], "x:37|t:h"), (["-3"], "i:-3|t:g"),
+                (["-Infinity"], "r:fff0000000000000|t:i"), (["9007199254740993"], "i:9007199254740993|t:j"),
+                (["9007199254740992"], nil), ([9_007_199_254_740_992.0], nil), (["-0"], "i:0|t:k"), ([-0.0], nil), ([""], nil),
+                ([nil], nil),
+            ]),
+        Conversion(
+            name: "REAL", sql: "CREATE TABLE t(k REAL PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES(5, 'a'), (0.1, 'b'), (-1e300, 'c'), ('x', 'd')",
+            keys: [
+                ([5], "r:4014000000000000|t:a"), (["5.0"], "r:4014000000000000|t:a"), (["0.1"], "r:3fb999999999999a|t:b"), ([6], nil),
+                (["0.10000000000000001"], nil), (["x"], "t:x|t:d"), ([0.1], "r:3fb999999999999a|t:b"),
+            ]),
+        Conversion(
+            name: "INTEGER PRIMARY KEY", sql: "CREATE TABLE t(k INTEGER PRIMARY KEY, v); INSERT INTO t VALUES(5, 'a'), (-9223372036854775808, 'b')",
+            keys: [
+                (["5"], "i:5|t:a"), ([5.0], "i:5|t:a"), (["-9223372036854775808"], "i:-9223372036854775808|t:b"),
+                ([-9223372036854775808.0], "i:-9223372036854775808|t:b"), (["5.5"], nil), ([9223372036854775808.0], nil),
+            ]),
+        Conversion(
+            name: "TEXT", sql: "CREATE TABLE t(k TEXT PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES('5', 'a'), ('5.0', 'b'), (x'35', 'c')",
+            keys: [([5], "t:5|t:a"), (["5"], "t:5|t:a"), (["5.0"], "t:5.0|t:b"), (["5.00"], nil), ([.blob([0x35])], "x:35|t:c")]),
+        Conversion(
+            name: "no affinity, integers by plan", sql: "CREATE TABLE t(k PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES(5, 'a'), (-7, 'b')",
+            keys: [(["5"], "i:5|t:a"), ([5], "i:5|t:a"), (["-7.0"], "i:-7|t:b"), (["6"], nil)]),
+        Conversion(
+            name: "no affinity, a mixture", sql: "CREATE TABLE t(k PRIMARY KEY NOT NULL, v); INSERT INTO t VALUES(5, 'a'), ('7', 'b')",
+            keys: [(["5"], nil), ([7], nil), ([5], "i:5|t:a"), (["7"], "t:7|t:b"), ([5.0], nil)]),
+        Conversion(
+            name: "composite", sql: "CREATE TABLE t(l TEXT NOT NULL, k DECIMAL(10,2) NOT NULL, v, PRIMARY KEY(k, l)); INSERT INTO t VALUES('x', 5, 'a'), ('5', 5, 'b')",
+            keys: [(["x", "5.0"], "t:x|i:5|t:a"), ([5, "5"], "t:5|i:5|t:b"), (["X", "5"], nil), (["x", "6"], nil)]),
+    ]
+
+    @Test("K9 a key in another database's class finds the row that has its value in the column's own", arguments: conversions)
+    func conversion(_ example: Conversion) async throws {
+        let compared = try await ComparedSource(example.sql, tables: ["t"])
+        let request = try await compared.request()
+        let view = try await compared.session.openView()
+        for (key, row) in example.keys {
+            let hits = try await found(view, request, [key])
+            #expect(try hits.map { try showCells($0, columns: request.layout.columns.count) } == [row].compactMap { $0 }, "\(key)")
+        }
+        // Spelled in several ways in one call, a row comes once.
+        let all = try await found(view, request, example.keys.map(\.0))
+        let rows = Set(example.keys.compactMap(\.1))
+        #expect(try all.map { try showCells($0, columns: request.layout.columns.count) }.sorted() == rows.sorted())
         await view.close()
         await compared.close()
     }
