@@ -89,6 +89,9 @@ struct TouchLog {
         open?.keys[table] = nil
     }
 
+    /// Takes up a transaction that the journal does not tell of.
+    mutating func add(_ transaction: TouchedTransaction) { transactions.append(transaction) }
+
     /// Forgets the transactions for which `isSeenByAll` holds.
     mutating func forget(_ isSeenByAll: (TouchedTransaction) -> Bool) { transactions.removeAll(where: isSeenByAll) }
 }
