@@ -29,8 +29,9 @@ actor CheckSession {
     /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
     var uncompared: [Int: Int] = [:]
     var soundness = Soundness()
-    /// The mark of the check before this one, which the first mark of this one takes the place of.
+    /// The mark of the check before this one, needed no more once this one has written its state.
     var outdatedMark: String?
+    var hasWrittenState = false
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
@@ -197,11 +198,13 @@ actor CheckSession {
             {
                 outdatedMark = nil
                 logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
+                try await leaveMark()
                 return try await restartAlteredTables()
             }
         }
         state.fingerprint = fingerprint
         state.watch = watch
+        try await leaveMark()
         state.foreignBefore = options.mode == .sample ? 0 : try await newestForeignWrite(to)
         let settled = try await from.settledPosition(patience: options.patience)
         soundness.hold(.writersSettled)
@@ -271,6 +274,7 @@ actor CheckSession {
         for index in state.tables.indices { state.tables[index].report.repaired = 0 }
         soundness.hold(.writersSettled)
         soundness.hold(.targetWatched)
+        try await leaveMark()
         touch(now.changedTables(since: old.fingerprint) ?? [], now)
         return restore(old)
     }
@@ -348,6 +352,7 @@ actor CheckSession {
         try await leaveMark()
         state.broken = state.broken ?? soundness.lastingFailure
         try stateFile.write(state)
+        hasWrittenState = true
     }
 
     func restart(_ index: Int) {

@@ -117,15 +117,15 @@ extension CheckSession {
             "\(names) may alter what bridge writes, unrecorded; disable them, or ENABLE them without ALWAYS or REPLICA, then run a full check")
     }
 
-    /// Raises the mark on the target, before the state that goes by it is written down: a state on disk is never ahead of
-    /// its target.
+    /// Raises the mark on the target: before the first view of a check, so that no older backup holds it, and each time before
+    /// the state that goes by it is written down, so that a state on disk is never ahead of its target.
     func leaveMark() async throws(BridgeError) {
         guard let known = state.watch, let to = targetSide.target else { return }
         let deadline = ContinuousClock.now + options.patience
         while true {
             do throws(BridgeError) {
-                var mark = try await to.raiseMark(of: known.check, inPlaceOf: outdatedMark)
-                outdatedMark = nil
+                var mark = try await to.raiseMark(of: known.check, inPlaceOf: hasWrittenState ? outdatedMark : nil)
+                if hasWrittenState { outdatedMark = nil }
                 state.watch?.counter = max(known.counter, mark.counter)
                 // As it was before it was raised.
                 mark.counter -= 1
