@@ -60,12 +60,10 @@ actor JournalTail {
     }
 
     /// The place of the last transaction before `end` that not both views are known to see; nil if they see all.
-    func lastUnseen(before end: Position) -> Position? { log.transactions.map(\.commit).filter { $0 < end }.max() }
+    func lastUnseen(before end: Position) -> Position? { log.lastCommit(before: end) }
 
-    /// Counts a table as emptied by a transaction that committed at `position`. Every snapshot of the source sees it.
-    func touchWhole(_ table: Int, at position: Position) {
-        log.add(TouchedTransaction(number: 0, commit: position, wholeTables: [table]))
-    }
+    /// See ``TouchLog/touchWhole(_:at:)``.
+    func touchWhole(_ table: Int, at position: Position) { log.touchWhole(table, at: position) }
 
     /// A position such that both of the last two views, and so all later ones, see every transaction before it.
     var settled: Position { log.transactions.map(\.commit).min() ?? log.frontier }

@@ -95,6 +95,28 @@ struct UnseenChangeTests {
         }
     }
 
+    @Test("K15 a check leaves its mark before its first view, and takes no other's away before it has written its state", arguments: Pair.wanted)
+    func markedFirst(_ pair: Pair) async throws {
+        let checked = try await CheckedPair(pair, tables: [.accounts])
+        try await checked.source.execute(Self.rows.replacing("INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);", with: ""))
+        try await checked.whileSyncing { _ in
+            #expect(try await checked.check().verdict == .consistent)
+            #expect(try await checked.marks() == 1)
+            let check = try checked.makeCheck(.full)
+            check.stop()
+            let stopped = await #expect(throws: BridgeError.self) { try await check.run() }
+            #expect(stopped?.code == .interrupted)
+            #expect(try await checked.marks() == 2)
+            let later = try await checked.check(.incremental)
+            #expect(later.verdict == .consistent, "\(later.summary)")
+            #expect(try await checked.check().verdict == .consistent)
+            #expect(try await checked.marks() == 2)
+            // A sample writes nothing.
+            #expect(try await checked.check(.sample).verdict == .consistent)
+            #expect(try await checked.marks() == 2)
+        }
+    }
+
     @Test(
         "K15 K16 rules and triggers that alter the applier's own rows are named",
         arguments: Pair.wanted.filter { $0.target is PostgreSQLEngine })
@@ -232,6 +254,13 @@ extension CheckedPair {
     private func sqlite(_ sql: String) async throws -> String {
         try await ChildProcess.run(
             ["sqlite3", "-batch", "-bail", String(target.url.dropFirst("sqlite:".count))], input: ".timeout 30000\n\(sql)\n")
+    }
+
+    /// How many checks have a mark on the target.
+    func marks() async throws -> Int {
+        let suffix = link.identifier.dropFirst("bridge_".count)
+        if target is PostgreSQLDatabase { return try await count("SELECT count(*) FROM _bridge.marks_\(suffix) WHERE name <> ''") }
+        return try await count("SELECT count(*) FROM \"_\(link.identifier)-foreign_state\" WHERE name LIKE 'check %'")
     }
 
     /// Removes everything that watches for foreign writes, as somebody who tidies up would.
