@@ -67,7 +67,7 @@ extension CheckSession {
     }
 
     /// Reads the journal until everything committed before `end` has been read; all that was touched is dirty.
-    private func pass(_ end: Position, _ tail: JournalTail) async throws(BridgeError) {
+    func pass(_ end: Position, _ tail: JournalTail) async throws(BridgeError) {
         let deadline = ContinuousClock.now + options.patience
         var wait: Duration = .milliseconds(1)
         while true {

@@ -31,6 +31,9 @@ actor CheckSession {
     var soundness = Soundness()
     /// Whether the source was written to while the last chunk was compared.
     var isSourceBusy = false
+    /// The mark of the check before this one, needed no more once this one has written its state.
+    var outdatedMark: String?
+    var hasWrittenState = false
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
@@ -71,7 +74,7 @@ actor CheckSession {
         state = CheckState(
             checkId: CheckIdentifier.make(), startedAt: Timestamp.now.rfc3339,
             origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs),
-            fingerprint: "", from: 0, journaled: 0, foreignBefore: 0,
+            fingerprint: CaptureFingerprint(common: "", tables: []), from: 0, journaled: 0, foreignBefore: 0,
             tables: pairs.map {
                 .init(
                     report: CheckReport.Table(
@@ -136,6 +139,7 @@ actor CheckSession {
             for index in wanted where !state.tables[index].isDone { try await compareTable(index) }
             try await sampleRows()
             try await drain(untilAllSettled: false)
+            try await restartAlteredTables()
             // Emptied or altered while another table was compared: once more.
             let again = wanted.filter { dirty.wholeTables.contains($0) }
             guard !again.isEmpty else { break }
@@ -187,17 +191,22 @@ actor CheckSession {
     private func beginAnew(goingOn: Bool) async throws(BridgeError) {
         guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
         let fingerprint = try await from.captureFingerprint()
-        if options.mode != .sample {
-            try await to.watchForeignWrites()
-            soundness.hold(.targetWatched)
-        }
-        if goingOn, let old = stateFile.read(), !old.isComplete, old.broken == nil, old.origin == state.origin,
-            old.selection == state.selection, old.fingerprint == fingerprint, try await reopen(old)
-        {
-            logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
-            return
+        let watch = options.mode == .sample ? nil : try await makeWatch(to)
+        if goingOn, let old = stateFile.read() {
+            outdatedMark = old.watch?.check
+            if !old.isComplete, old.broken == nil, old.origin == state.origin, old.selection == state.selection,
+                fingerprint.changedTables(since: old.fingerprint) != nil, try await examineWatch(old.watch) == nil,
+                try await reopen(old)
+            {
+                outdatedMark = nil
+                logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
+                try await leaveMark()
+                return try await restartAlteredTables()
+            }
         }
         state.fingerprint = fingerprint
+        state.watch = watch
+        try await leaveMark()
         state.foreignBefore = options.mode == .sample ? 0 : try await newestForeignWrite(to)
         let settled = try await from.settledPosition(patience: options.patience)
         soundness.hold(.writersSettled)
@@ -230,14 +239,20 @@ actor CheckSession {
         do throws(BridgeError) {
             tail = try await openTail(at: old.journaled)
         } catch where error.code == .journalMissing { return false }
+        let fresh = state
         state = old
+        guard restore(old) else {
+            state = fresh
+            (dirty, suspects) = (DirtySet(), SuspectSet())
+            return false
+        }
+        await holdAlteredTables()
         soundness.hold(.writersSettled)
-        return restore(old)
+        return true
     }
 
     /// Takes up a completed full check. False, with the obligation that fails, if it cannot be built upon.
     private func resume() async throws(BridgeError) -> Bool {
-        guard let from = sourceSide.source else { throw Self.notASource }
         guard let old = stateFile.read(), old.isComplete else {
             soundness.fail(.databasesRead, "there is no completed full check to build upon")
             return false
@@ -246,10 +261,10 @@ actor CheckSession {
             soundness.fail(.captureUninterrupted, "an earlier check found an obligation broken (\(broken))")
             return false
         }
-        guard try await canBuildUpon(old, from) else {
+        guard let now = try await canBuildUpon(old) else {
             // Found once, it counts until a full check begins anew, even if it looks well again later.
             var spoilt = old
-            spoilt.broken = soundness.failure
+            spoilt.broken = soundness.lastingFailure
             try stateFile.write(spoilt)
             return false
         }
@@ -262,29 +277,35 @@ actor CheckSession {
         for index in state.tables.indices { state.tables[index].report.repaired = 0 }
         soundness.hold(.writersSettled)
         soundness.hold(.targetWatched)
+        try await leaveMark()
+        touch(now.changedTables(since: old.fingerprint) ?? [], now)
         return restore(old)
     }
 
-    private func canBuildUpon(_ old: CheckState, _ from: any ComparisonSource) async throws(BridgeError) -> Bool {
+    /// What capture rests on now; nil, with the obligation that fails, if nothing can be built upon the state.
+    private func canBuildUpon(_ old: CheckState) async throws(BridgeError) -> CaptureFingerprint? {
         guard old.origin == state.origin else {
             soundness.fail(.captureUninterrupted, "capture began anew since the last full check")
-            return false
+            return nil
         }
         guard old.selection == state.selection else {
             soundness.fail(.captureUnchanged, "tables, columns or types are others than in the last full check")
-            return false
+            return nil
         }
-        do throws(BridgeError) {
-            guard try await from.captureFingerprint() == old.fingerprint else {
-                soundness.fail(.captureUnchanged, "what capture rests on was changed since the last full check")
-                return false
-            }
-            tail = try await openTail(at: old.journaled)
-        } catch where [.journalMissing, .slotMissing, .slotLost, .captureBroken, .sourceReplaced].contains(error.code) {
+        if let broken = try await examineWatch(old.watch) {
+            soundness.fail(broken.name, broken.why)
+            return nil
+        }
+        guard let now = try await fingerprint() else { return nil }
+        guard now.changedTables(since: old.fingerprint) != nil else {
+            soundness.fail(.captureUnchanged, "what capture rests on was changed since the last full check")
+            return nil
+        }
+        do throws(BridgeError) { tail = try await openTail(at: old.journaled) } catch where Self.interruptions.contains(error.code) {
             soundness.fail(.captureUninterrupted, error.message)
-            return false
+            return nil
         }
-        return true
+        return now
     }
 
     /// What an earlier check left to be looked at again.
@@ -331,8 +352,10 @@ actor CheckSession {
             }
         }
         for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
-        state.broken = state.broken ?? soundness.failure
+        try await leaveMark()
+        state.broken = state.broken ?? soundness.lastingFailure
         try stateFile.write(state)
+        hasWrittenState = true
     }
 
     func restart(_ index: Int) {

@@ -10,9 +10,21 @@ struct CheckState: Codable, Sendable {
         var isDone = false
         /// Whether there are more differences than are remembered.
         var hasOverflow = false
+        /// The table counts as emptied by a transaction that committed here, until both views see it: what was captured
+        /// before it was altered is then on both sides.
+        var alteredAt: UInt64?
     }
 
-    static let currentVersion = 1
+    /// Which watch over writes by others the target has, and the mark that this check leaves beside it.
+    struct Watch: Codable, Sendable {
+        var identity: String
+        /// The name of the mark: new for each full check that begins anew.
+        var check: String
+        /// How often it was raised when this was written; the target never has less, unless it was put back.
+        var counter: Int64
+    }
+
+    static let currentVersion = 2
 
     var version = CheckState.currentVersion
     var checkId: String
@@ -22,13 +34,15 @@ struct CheckState: Codable, Sendable {
     /// What is compared, and how.
     var selection: String
     /// What capture rested on; see ``ComparisonSource/captureFingerprint()``.
-    var fingerprint: String
+    var fingerprint: CaptureFingerprint
     /// Every key touched by a transaction that commits at or after it is dirty, or was settled since.
     var from: UInt64
     /// From where an incremental check reads the journal: the last views saw all before it.
     var journaled: UInt64
     /// The furthest that a view of the target had applied. A later view that has less means that the target was put back.
     var applied: UInt64 = 0
+    /// Nil for a sample, which asks for no watch.
+    var watch: Watch?
     /// The number of the last write to the target by others before the first view was opened.
     var foreignBefore: Int64
     var tables: [Table]

@@ -1,29 +1,6 @@
 import BridgeCore
 
 extension CheckSession {
-    /// Looks at what must not have changed since the beginning.
-    func examineConditions() async throws(BridgeError) {
-        guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
-        do throws(BridgeError) {
-            if try await from.captureFingerprint() == state.fingerprint {
-                soundness.hold(.captureUnchanged)
-            } else {
-                soundness.fail(.captureUnchanged, "what capture rests on was changed while the check ran")
-            }
-        } catch where [.slotMissing, .slotLost, .captureBroken, .sourceReplaced].contains(error.code) {
-            soundness.fail(.captureUninterrupted, error.message)
-        }
-        guard let now = try await target.linkState(link)?.origin, "\(now.position.storedForm)\n\(now.identityText)" == state.origin
-        else {
-            soundness.fail(.captureUninterrupted, "the link began anew while the check ran")
-            return
-        }
-        guard options.mode != .sample else { return }
-        do throws(BridgeError) { _ = try await to.foreignWrites(after: state.foreignBefore, limit: 1) } catch where error.code == .captureBroken {
-            soundness.fail(.targetWatched, error.message)
-        }
-    }
-
     func makeReport() async throws(BridgeError) -> CheckReport {
         var report = CheckReport(
             checkId: state.checkId, migration: link.migration, mode: options.mode, verdict: .consistent,

@@ -34,6 +34,13 @@ struct Soundness: Sendable {
     /// The obligation found broken first by name, and why.
     var failure: String? { Name.allCases.lazy.compactMap { name in broken[name].map { "\(name.rawValue): \($0)" } }.first }
 
+    /// The same, but for what is kept table by table and ends with the next full pass of the table.
+    var lastingFailure: String? {
+        var others = self
+        others.broken[.wholeTableChanges] = nil
+        return others.failure
+    }
+
     /// - Parameter unneeded: what the mode does not rest on.
     func allHold(besides unneeded: Set<Name>) -> Bool { Name.allCases.allSatisfy { unneeded.contains($0) || holds($0) } }
 

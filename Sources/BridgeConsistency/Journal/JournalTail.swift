@@ -59,6 +59,12 @@ actor JournalTail {
         return dispute
     }
 
+    /// The place of the last transaction before `end` that not both views are known to see; nil if they see all.
+    func lastUnseen(before end: Position) -> Position? { log.lastCommit(before: end) }
+
+    /// See ``TouchLog/touchWhole(_:at:)``.
+    func touchWhole(_ table: Int, at position: Position) { log.touchWhole(table, at: position) }
+
     /// A position such that both of the last two views, and so all later ones, see every transaction before it.
     var settled: Position { log.transactions.map(\.commit).min() ?? log.frontier }
 

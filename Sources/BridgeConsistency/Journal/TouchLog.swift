@@ -91,6 +91,15 @@ struct TouchLog {
         open?.keys[table] = nil
     }
 
+    /// The place of the last transaction before `end` that is not forgotten yet; nil if there is none.
+    func lastCommit(before end: Position) -> Position? { transactions.lazy.map(\.commit).filter { $0 < end }.max() }
+
+    /// Counts a table as emptied by a transaction that committed at `position`, of which the journal does not tell. It has
+    /// no number, so every view of the source sees it that is behind the position.
+    mutating func touchWhole(_ table: Int, at position: Position) {
+        transactions.append(TouchedTransaction(number: 0, commit: position, wholeTables: [table]))
+    }
+
     /// Forgets the transactions for which `isSeenByAll` holds.
     mutating func forget(_ isSeenByAll: (TouchedTransaction) -> Bool) { transactions.removeAll(where: isSeenByAll) }
 }

@@ -42,8 +42,10 @@ package protocol ComparisonSource: Sendable {
     /// PostgreSQL writes a commit to its log before snapshots see it, and the time between has no bound, so the end of the
     /// log at some moment will not do: the transactions that were open at that moment are waited for, or found not to be
     /// committing.
+    /// - Parameter afterWriters: whether every transaction that had written something when this was called must have ended
+    ///   before the position; then all that it wrote, in whatever way it was captured, is seen as well.
     /// - Throws: `slotBlocked`, naming the processes, if some transaction stays undecided for longer than `patience`.
-    func settledPosition(patience: Duration) async throws(BridgeError) -> Position
+    func settledPosition(patience: Duration, afterWriters: Bool) async throws(BridgeError) -> Position
 
     /// The end of the source's log: whatever a view opened before this call sees stands before it.
     func currentPosition() async throws(BridgeError) -> Position
@@ -53,11 +55,37 @@ package protocol ComparisonSource: Sendable {
     /// - Throws: `serverBusy` after `patience`.
     func waitForWriters(patience: Duration) async throws(BridgeError)
 
-    /// All that capture rests on, as text: slot with its creation point, publication, operations, filters, replica
-    /// identities and columns; or log, triggers and table definitions. Two equal answers, and a capture that was not
-    /// interrupted, mean that every change in between was captured in the same way.
+    /// All that capture rests on: slot with its creation point, publication, operations, filters, replica identities and
+    /// columns; or log, triggers and table definitions. Two equal answers, and a capture that was not interrupted, mean
+    /// that every change in between was captured in the same way; two that differ in the part of one table, that this is
+    /// so of all other tables.
     /// - Throws: `slotMissing`, `slotLost`, `captureBroken`, `sourceReplaced`.
-    func captureFingerprint() async throws(BridgeError) -> String
+    func captureFingerprint() async throws(BridgeError) -> CaptureFingerprint
+}
+
+extension ComparisonSource {
+    package func settledPosition(patience: Duration) async throws(BridgeError) -> Position {
+        try await settledPosition(patience: patience, afterWriters: false)
+    }
+}
+
+/// What capture rests on, as text that is only compared.
+package struct CaptureFingerprint: Hashable, Codable, Sendable {
+    /// What all tables share.
+    package var common: String
+    /// For each table of the link, in the order of its mappings, what concerns it alone.
+    package var tables: [String]
+
+    package init(common: String, tables: [String]) {
+        self.common = common
+        self.tables = tables
+    }
+
+    /// The places of the tables whose parts are others than in `older`; nil if what all share differs.
+    package func changedTables(since older: CaptureFingerprint) -> [Int]? {
+        guard common == older.common, tables.count == older.tables.count else { return nil }
+        return tables.indices.filter { tables[$0] != older.tables[$0] }
+    }
 }
 
 /// What only a target is asked.
@@ -68,8 +96,35 @@ package protocol ComparisonTarget: Sendable {
 
     /// What was recorded.
     /// - Parameter after: the number of the last one seen; 0 for all.
-    /// - Throws: `captureBroken` if the watch is not there whole (a trigger dropped, disabled, or other than it was made).
+    /// - Throws: `captureBroken` if the watch is not there whole (a trigger dropped, disabled, or other than it was made),
+    ///   or never gave out the number `after`.
     func foreignWrites(after: Int64, limit: Int) async throws(BridgeError) -> [ForeignWrite]
+
+    /// Which watch it is, and the mark that `check` left beside it. Writes nothing.
+    /// - Throws: `captureBroken` if there is no watch.
+    func watchMark(of check: String) async throws(BridgeError) -> WatchMark
+
+    /// Raises the counter of `check`, durably, and so that nobody takes it for a write by others.
+    /// - Parameter old: another check whose counter is needed no more.
+    /// - Throws: `captureBroken` if there is no watch.
+    func raiseMark(of check: String, inPlaceOf old: String?) async throws(BridgeError) -> WatchMark
+}
+
+/// Which watch over foreign writes a target has, and how often a check raised the counter that it keeps beside it. A target
+/// that is put back to an earlier state has a lower counter, or another watch.
+package struct WatchMark: Hashable, Sendable {
+    /// Made with the record of writes, and never again: a record that is dropped and made anew has another one.
+    package var identity: String
+    /// 0 if the check has none.
+    package var counter: Int64
+    /// What may alter the applier's rows, or write others, unrecorded: rules and triggers by name.
+    package var unrecorded: [String]
+
+    package init(identity: String, counter: Int64, unrecorded: [String] = []) {
+        self.identity = identity
+        self.counter = counter
+        self.unrecorded = unrecorded
+    }
 }
 
 /// A write to the target by someone else than an applier.

@@ -75,10 +75,20 @@ struct ObligationTests {
         }
     }
 
-    @Test("K15 another replica identity is another capture", arguments: Pair.wanted.filter { $0.source is PostgreSQLEngine })
+    @Test("K15 another replica identity is another capture of the table", arguments: Pair.wanted.filter { $0.source is PostgreSQLEngine })
+    func tableChanged(_ pair: Pair) async throws {
+        try await broken(pair, "whole_table_changes") { checked in
+            try await checked.source.execute("ALTER TABLE accounts REPLICA IDENTITY FULL")
+        }
+    }
+
+    @Test("K15 a publication that was altered and altered back is another capture", arguments: Pair.wanted.filter { $0.source is PostgreSQLEngine })
     func captureChanged(_ pair: Pair) async throws {
         try await broken(pair, "capture_unchanged") { checked in
-            try await checked.source.execute("ALTER TABLE accounts REPLICA IDENTITY FULL")
+            let source = try #require(checked.source as? PostgreSQLDatabase)
+            let name = quoteIdentifier(try await source.cluster.psql(source.url, "SELECT pubname FROM pg_publication"))
+            try await source.execute(
+                "ALTER PUBLICATION \(name) SET (publish = 'insert'); ALTER PUBLICATION \(name) SET (publish = 'insert, update, delete, truncate')")
         }
     }
 }

@@ -166,4 +166,24 @@ struct TouchLogTests {
             #expect(TransactionSnapshot(text) == nil, "\(text)")
         }
     }
+
+    @Test("K15 a table that was altered is in dispute until the target has what was captured before")
+    func altered() throws {
+        let stream = Stream()
+        for commit in [100, 200, 300] as [UInt64] {
+            stream.begin(commit, commit)
+            stream.row(.insert, new: ["\(commit)", "a"])
+            stream.commit(commit)
+        }
+        var log = makeLog()
+        _ = try log.take(stream.buffer.bytes)
+        #expect(log.lastCommit(before: Position(commit: 100)) == nil)
+        #expect(log.lastCommit(before: Position(commit: 250)) == Position(commit: 200))
+        log.touchWhole(0, at: Position(commit: 200))
+        let source = ViewMark.transactions(TransactionSnapshot(minimum: 900, maximum: 900, inProgress: []))
+        for (frontier, isDisputed) in [(150, true), (200, true), (201, false)] as [(UInt64, Bool)] {
+            let dispute = Dispute(log.transactions, source: source, target: .before(Position(commit: frontier)))
+            #expect(dispute.unsettledTables == (isDisputed ? [0] : []) && dispute.excludedTables == dispute.unsettledTables, "\(frontier)")
+        }
+    }
 }

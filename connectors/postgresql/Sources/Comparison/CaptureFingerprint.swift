@@ -1,6 +1,8 @@
 import BridgeCore
 
-/// All that the link's capture rests on, as text: two equal ones mean that changes were captured in the same way in between.
+/// Reads all that the link's capture rests on, as text: two equal ones mean that changes were captured in the same way in
+/// between. Server, slot and publication are common to all tables; what the publication says of a table, and the table
+/// itself, is the table's own part.
 ///
 /// It has versions beside definitions: the numbers of the transactions that wrote the catalog's rows (`xmin`) of the
 /// publication, the tables and partitions, their columns and the types that these use. So a change that was taken back
@@ -12,17 +14,17 @@ import BridgeCore
 /// and a new access method (a new file, like that of a rewrite; TRUNCATE is in the journal, but leaves a table like one
 /// that was UNLOGGED for a while), GRANT, a first trigger, settings of a table or column, REINDEX CONCURRENTLY of an index
 /// that is the replica identity, labels added to an enum, defaults of a domain, and a dump that is restored.
-struct CaptureFingerprint {
+struct FingerprintReader {
     let session: PostgresConnection
     let link: LinkDescription
 
-    func read() throws(BridgeError) -> String {
+    func read() throws(BridgeError) -> CaptureFingerprint {
         try session.inTransaction("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") { () throws(BridgeError) in
             let names = try CaptureNames(link)
-            var lines = try server()
-            lines += try slot(names)
-            lines += try publication(names)
-            return lines.joined(separator: "\n")
+            let slot = try server() + slot(names)
+            let (publication, tables) = try publication(names)
+            return CaptureFingerprint(
+                common: (slot + publication).joined(separator: "\n"), tables: tables.map { $0.joined(separator: "\n") })
         }
     }
 
@@ -53,7 +55,8 @@ struct CaptureFingerprint {
         return ["slot \(Self.line(row.dropLast()))"]
     }
 
-    private func publication(_ names: CaptureNames) throws(BridgeError) -> [String] {
+    /// What is said of the publication, and of each table.
+    private func publication(_ names: CaptureNames) throws(BridgeError) -> ([String], [[String]]) {
         let tables = try Publication.tables(of: link, session)
         let publication = Publication(name: names.publication, session: session)
         guard let state = try publication.read() else {
@@ -75,8 +78,7 @@ struct CaptureFingerprint {
                 during: "reading the publication")
             lines += schemas.map { "schema \(Self.line($0))" }
         }
-        for table in tables { lines += try describe(table, publication: state.oid) }
-        return lines
+        return (lines, try tables.map { (table) throws(BridgeError) in try describe(table, publication: state.oid) })
     }
 
     private func describe(_ table: CapturedTable, publication: String) throws(BridgeError) -> [String] {
@@ -125,10 +127,12 @@ struct CaptureFingerprint {
 }
 
 extension PostgresComparison: ComparisonSource {
-    func settledPosition(patience: Duration) async throws(BridgeError) -> Position {
+    func settledPosition(patience: Duration, afterWriters: Bool) async throws(BridgeError) -> Position {
         let connection = try connected()
         return try await cancellable { () throws(BridgeError) in
-            try SettledPosition(session: connection, patience: patience).find()
+            let settled = SettledPosition(session: connection, patience: patience)
+            if afterWriters { try settled.waitForWriters() }
+            return try settled.find()
         }
     }
 
@@ -153,10 +157,10 @@ extension PostgresComparison: ComparisonSource {
         }
     }
 
-    func captureFingerprint() async throws(BridgeError) -> String {
+    func captureFingerprint() async throws(BridgeError) -> CaptureFingerprint {
         let connection = try connected()
         return try await cancellable { () throws(BridgeError) in
-            try CaptureFingerprint(session: connection, link: link).read()
+            try FingerprintReader(session: connection, link: link).read()
         }
     }
 }

@@ -14,9 +14,10 @@ import BridgeCore
 /// made, before anything is queued, and once a statement (a row, with partitions); the applier's own statements fail it
 /// at its first part. The rows that the second set wants to be shown are kept for the first already. Not recorded is what
 /// no trigger function writes by a statement of its own: a BEFORE trigger that alters the applier's row, and a rule that
-/// is enabled ALWAYS or REPLICA.
+/// is enabled ALWAYS or REPLICA. Both are looked for by name (``WatchMarks/unrecorded(_:)``).
 ///
-/// What changes rows and fires no trigger at all is told by ``KnownStates``.
+/// What changes rows and fires no trigger at all is told by ``KnownStates``. Which watch it is, and whether the target was
+/// put back, is told by ``WatchMarks``.
 ///
 /// The keys go to a table in the schema `_bridge`, by functions that run with their owner's rights under a pinned search
 /// path and pinned settings: the application needs no rights there, and its settings do not change the keys' text.
@@ -24,7 +25,8 @@ import BridgeCore
 /// passed on to the partitions, which can be written directly; TRUNCATE of a partition needs a trigger on it.
 ///
 /// A recorded write has no number until it is first read: numbers are given by one reader at a time to what is committed
-/// by then, so a later commit never gets a lower number than one that was seen.
+/// by then, so a later commit never gets a lower number than one that was seen. How far they went is kept apart from the
+/// record: one that was emptied does not begin again with 1.
 struct ForeignWriteWatch {
     let connection: PostgresConnection
     let link: LinkDescription
@@ -38,6 +40,8 @@ struct ForeignWriteWatch {
     private var records: String { Self.table(link) }
     private static func states(_ link: LinkDescription) -> String { "_bridge.\(quoteIdentifier("files_" + suffix(link)))" }
     private var states: KnownStates { KnownStates(link: link, table: Self.states(link), targets: targets) }
+    private static func marks(_ link: LinkDescription) -> String { "_bridge.\(quoteIdentifier("marks_" + suffix(link)))" }
+    var marks: WatchMarks { WatchMarks(connection: connection, records: records, table: Self.marks(link)) }
 
     /// A table that is watched.
     private struct Watched {
@@ -65,14 +69,15 @@ struct ForeignWriteWatch {
             // The states first: without them the watch is not there, whatever else is.
             let isAnew = try !has(records)
             try connection.execute(states.create, during: "making the record of foreign writes")
-            guard !isAnew else {
+            if isAnew {
                 try connection.execute(
                     """
                     CREATE TABLE \(records) (number bigint UNIQUE, table_schema text, table_name text, key text[], \
                     written_at timestamptz NOT NULL DEFAULT clock_timestamp())
                     """, during: "making the record of foreign writes")
-                return
             }
+            try connection.execute(marks.create(anew: isAnew), during: "making the record of foreign writes")
+            guard !isAnew else { return }
             // What was written while the watch was not whole is not known: as if every table had been emptied.
             try connection.execute("DELETE FROM \(records) WHERE number <= 0")
             for table in tables {
@@ -92,6 +97,8 @@ struct ForeignWriteWatch {
             }
             _ = try connection.query(
                 "INSERT INTO \(records) (number, key) SELECT \(Self.definitionNumber), ARRAY[d] FROM (\(definition)) AS w(d)")
+            try connection.execute(Self.lock(link))
+            try giveNumbers()
         }
     }
 
@@ -217,8 +224,8 @@ struct ForeignWriteWatch {
     // MARK: Proving
 
     private func exists() throws(BridgeError) -> Bool {
-        guard try has(records) else { return false }
-        return try has(states.table)
+        guard try has(records), try has(states.table) else { return false }
+        return try has(marks.table)
     }
 
     private func has(_ table: String) throws(BridgeError) -> Bool {
@@ -243,7 +250,8 @@ struct ForeignWriteWatch {
         """
     }
 
-    private var targets: String {
+    /// Rows (ordinal, OID) of the link's target tables.
+    var targets: String {
         let schema = connection.defaultSchemas.first ?? "public"
         let list = link.mappings.enumerated().map { ordinal, mapping in
             let name = TableName(schema: mapping.target.schema ?? schema, name: mapping.target.name)
@@ -270,6 +278,7 @@ struct ForeignWriteWatch {
             SELECT (SELECT key[1] FROM \(records) WHERE number = \(Self.definitionNumber)) = d AND NOT EXISTS (
               SELECT FROM pg_trigger t JOIN pg_proc p ON p.oid = t.tgfoid WHERE \(Self.isOurs(link)) 
               AND t.tgenabled <> CASE WHEN starts_with(t.tgname::text, 'bx') THEN 'A' ELSE 'O' END)
+              AND \(marks.holdsAllNumbers)
             FROM (\(definition)) AS w(d)
             """, during: "checking the watch for foreign writes")
         return row.first?[0] == "t"
@@ -296,15 +305,14 @@ struct ForeignWriteWatch {
                 try connection.execute("SET LOCAL jit = off")
                 try connection.execute(states.recordUnknown(into: records, names: names), during: action)
             }
-            try connection.execute(
-                """
-                UPDATE \(records) AS w SET number = n.number FROM (
-                  SELECT r.ctid AS place, greatest((SELECT max(number) FROM \(records)), 0) + row_number() OVER (ORDER BY r.written_at)
-                  FROM \(records) AS r WHERE r.number IS NULL) AS n(place, number)
-                WHERE w.ctid = n.place
-                """, during: action)
+            try giveNumbers()
             // Afterwards, so that what is read now was recorded by triggers that were whole all the time, or shows.
             guard try isWhole() else { throw broken }
+            guard try after <= marks.largestNumber() else {
+                throw BridgeError(
+                    .captureBroken, "the target's record of foreign writes never held what was read from it: the target was put back",
+                    context: [.init(.migration, link.name)], hint: "run a full check again")
+            }
             let types = try keyTypes()
             let cells = (0..<(types.values.map(\.count).max() ?? 0)).map { ", key[\($0 + 1)]" }.joined()
             return try connection.rows(
@@ -314,6 +322,19 @@ struct ForeignWriteWatch {
                 """, ["\(after)", "\(max(0, limit))"], during: action
             ).map { (row) throws(BridgeError) in try Self.write(row, types) }
         }
+    }
+
+    /// Gives numbers to what is committed by now. For one reader at a time.
+    private func giveNumbers() throws(BridgeError) {
+        try connection.execute(
+            """
+            WITH given AS (
+              UPDATE \(records) AS w SET number = n.number FROM (
+                SELECT r.ctid AS place, \(marks.largest) + row_number() OVER (ORDER BY r.written_at)
+                FROM \(records) AS r WHERE r.number IS NULL) AS n(place, number)
+              WHERE w.ctid = n.place RETURNING w.number)
+            \(marks.note("SELECT max(number) FROM given"))
+            """, during: "reading the record of foreign writes")
     }
 
     private static func write(_ row: [String?], _ types: [TableName: [CanonicalKind]]) throws(BridgeError) -> ForeignWrite {
@@ -365,25 +386,7 @@ struct ForeignWriteWatch {
                 + "AND p.proname ~ \(quoteLiteral("^w[0-9]+_" + suffix(link) + "$"))", during: action)
         if !functions.isEmpty { try connection.execute("SET LOCAL lock_timeout = '5s'") }
         for function in functions.compactMap({ $0[0] }) { try connection.execute("DROP FUNCTION \(function) CASCADE", during: action) }
-        try connection.execute("SET LOCAL lock_timeout = 0; DROP TABLE IF EXISTS \(table(link)), \(states(link))", during: action)
-    }
-}
-
-extension PostgresComparison: ComparisonTarget {
-    /// A key is recorded by the columns of the layout that was asked for last; call ``layout(of:columns:)`` before. For a
-    /// table of which none was asked for it is the target's primary key.
-    func watchForeignWrites() async throws(BridgeError) {
-        let connection = try connected()
-        let keys = layoutKeys
-        try await cancellable { () throws(BridgeError) in
-            try ForeignWriteWatch(connection: connection, link: link).install(keys: keys)
-        }
-    }
-
-    func foreignWrites(after: Int64, limit: Int) async throws(BridgeError) -> [ForeignWrite] {
-        let connection = try connected()
-        return try await cancellable { () throws(BridgeError) in
-            try ForeignWriteWatch(connection: connection, link: link).read(after: after, limit: limit)
-        }
+        try connection.execute(
+            "SET LOCAL lock_timeout = 0; DROP TABLE IF EXISTS \(table(link)), \(states(link)), \(marks(link))", during: action)
     }
 }

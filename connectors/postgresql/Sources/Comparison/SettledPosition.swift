@@ -90,6 +90,26 @@ struct SettledPosition {
         return position
     }
 
+    /// Waits until every transaction of this database that has a number by now has ended. One that wrote anything has one.
+    func waitForWriters() throws(BridgeError) {
+        let end = ContinuousClock.now + patience
+        var open = try snapshot().inProgress
+        while !open.isEmpty {
+            let look = try look()
+            let now = try snapshot()
+            open = open.filter { transaction in
+                let number = UInt32(truncatingIfNeeded: transaction)
+                let isElsewhere = look.holders[number]?.isElsewhere ?? look.prepared[number] ?? false
+                return !isElsewhere && !now.sees(transaction)
+            }
+            guard !open.isEmpty else { return }
+            guard ContinuousClock.now < end else {
+                throw blocked(open, look, "transactions on the source that began before a table was altered are still open")
+            }
+            try session.pause(.milliseconds(20))
+        }
+    }
+
     private func snapshot() throws(BridgeError) -> TransactionSnapshot {
         let text = try session.rows("SELECT pg_current_snapshot()", during: "waiting for open transactions").first?[0]
         guard let text, let snapshot = TransactionSnapshot(text) else {
@@ -130,7 +150,7 @@ struct SettledPosition {
         FROM pg_prepared_xacts p
         """
 
-    private func blocked(_ open: Set<UInt64>, _ look: Look) -> BridgeError {
+    private func blocked(_ open: Set<UInt64>, _ look: Look, _ what: String? = nil) -> BridgeError {
         let names = open.sorted().prefix(20).map { transaction -> String in
             let number = UInt32(truncatingIfNeeded: transaction)
             if let holder = look.holders[number] { return holder.process }
@@ -139,11 +159,11 @@ struct SettledPosition {
         let isHidden = open.contains { look.holders[UInt32(truncatingIfNeeded: $0)].map { $0.state.state == nil } ?? false }
         return BridgeError(
             .slotBlocked,
-            isHidden
+            what ?? (isHidden
                 ? "transactions on the source are open, and the role may not see whether they are committing"
-                : "transactions on the source are in the middle of a statement, and it cannot be told whether they are committing",
+                : "transactions on the source are in the middle of a statement, and it cannot be told whether they are committing"),
             context: [.init(.processes, names.joined(separator: ", "))],
-            hint: isHidden
+            hint: isHidden && what == nil
                 ? "GRANT pg_read_all_stats TO \(Rights.role(session))"
                 : "wait until their statements have ended, or end those sessions; then run it again")
     }

@@ -260,11 +260,14 @@ struct SourceSideTests {
             "ALTER TABLE u REPLICA IDENTITY FULL; ALTER TABLE u REPLICA IDENTITY DEFAULT",
             "ALTER TABLE p1 SET UNLOGGED; INSERT INTO p VALUES (2, 'b'); ALTER TABLE p1 SET LOGGED",
             "ALTER TABLE p DETACH PARTITION p1; INSERT INTO p1 VALUES (3, 'c'); ALTER TABLE p ATTACH PARTITION p1 FOR VALUES FROM (0) TO (100)",
-            "VACUUM FULL u", "GRANT SELECT ON p1 TO PUBLIC",
+            "VACUUM FULL u", "GRANT SELECT ON p1 TO PUBLIC", "TRUNCATE p",
         ] {
             try await fixture.psql(change)
             let now = try await source.captureFingerprint()
             #expect(now != last, "\(change)")
+            // The publication's own row concerns all, anything else the table that it is about.
+            let table = change.contains("SET TABLE") ? 0 : change.contains("TABLE p") || change.contains(" p1 ") || change == "TRUNCATE p" ? 2 : 1
+            #expect(now.changedTables(since: last) == (change.contains("publish =") ? nil : [table]), "\(change)")
             #expect(try await source.captureFingerprint() == now, "\(change)")
             last = now
         }

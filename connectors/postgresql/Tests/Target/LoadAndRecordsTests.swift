@@ -149,7 +149,9 @@ struct LoadAndRecordsTests {
             CREATE TABLE filled (id bigint PRIMARY KEY, v text); INSERT INTO filled VALUES (1, 'x');
             CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
             CREATE TRIGGER always BEFORE INSERT ON filled FOR EACH ROW EXECUTE FUNCTION f();
-            ALTER TABLE filled ENABLE ALWAYS TRIGGER always
+            ALTER TABLE filled ENABLE ALWAYS TRIGGER always;
+            CREATE RULE ruler AS ON UPDATE TO filled DO ALSO NOTHING; ALTER TABLE filled ENABLE REPLICA RULE ruler;
+            CREATE RULE quiet AS ON DELETE TO filled DO ALSO NOTHING
             """, tables: ["narrow", "keyless", "demanding", "filled", "gone"])
         let sources = ["narrow", "keyless", "demanding", "filled", "gone"].map { name in
             TableSchema(
@@ -164,8 +166,9 @@ struct LoadAndRecordsTests {
         #expect(codes("narrow") == [.targetTableMismatch, .targetTableMismatch])
         #expect(codes("keyless") == [.targetTableMismatch])
         #expect(codes("demanding") == [.targetTableMismatch, .targetTableMismatch])
-        #expect(codes("filled") == [.targetTableNotEmpty, .targetTableMismatch])
-        #expect(findings.filter { $0.table?.name == "filled" }.map(\.severity) == [.blocking, .warning])
+        #expect(codes("filled") == [.targetTableNotEmpty, .targetTableMismatch, .targetTableMismatch])
+        #expect(findings.filter { $0.table?.name == "filled" }.map(\.severity) == [.blocking, .warning, .warning])
+        #expect(findings.filter { $0.what.contains("ruler") }.count == 1 && !findings.contains { $0.what.contains("quiet") })
         #expect(codes("gone") == [.targetTableMissing])
         #expect(findings.allSatisfy { !$0.mend.isEmpty })
         #expect(try await fixture.sql("SELECT count(*) FROM pg_namespace WHERE nspname = '_bridge'") == "0")

@@ -6,7 +6,11 @@ import BridgeCore
 /// it as well. An applier's connection runs with triggers off. What is made bears a name that holds a hyphen, which no
 /// capture's can, so a reverse link's capture of the same tables and the watch do not meet.
 ///
-/// The log begins with a row that stands for no write. If parts of the watch went missing and it is made whole again, each
+/// The log begins with a row that stands for no write and holds the watch's random identity. Beside it stands a table with
+/// the text of each watched table, as it was when the watch was made, and the marks of checks. ``TriggerOrder`` tells
+/// whether a trigger was dropped and made again, as when a table is rebuilt.
+///
+/// If parts of the watch went missing and it is made whole again, each
 /// table that had gone unwatched gets an entry that stands for any write to it.
 struct ForeignWriteWatch {
     let link: LinkDescription
@@ -36,8 +40,10 @@ struct ForeignWriteWatch {
             guard try !isWhole(database) else { return }
             let objects = try existing(database)
             let watched = try inspect(objects, database)
-            let hadLog = try firstNumber(database) != nil
+            let hadLog = try first(database) != nil
             try makeLog(database, keyColumns: watched.map(\.table.key.count).max() ?? 1)
+            try database.execute(
+                "CREATE TABLE IF NOT EXISTS main.\(quoteIdentifier(names.state))(name TEXT PRIMARY KEY, value) WITHOUT ROWID")
             var last = objects.compactMap { names.parseTrigger($0.name)?.number }.max() ?? 0
             last = max(last, try database.integer("SELECT max(abs(tbl)) FROM main.\(quoteIdentifier(names.log))") ?? 0)
             for entry in watched where !entry.isWhole || !hadLog {
@@ -47,14 +53,25 @@ struct ForeignWriteWatch {
                     try database.execute("DROP TRIGGER main.\(quoteIdentifier(object.name))")
                 }
                 try makeTriggers(entry.table, number, database)
+                try makeKnown(entry.table, database)
                 guard !objects.isEmpty else { continue }
                 try database.execute("INSERT INTO main.\(quoteIdentifier(names.log))(tbl) VALUES(\(-number))")
             }
+            try TriggerOrder.makeWitness(names, on: names.state, database)
         }
     }
 
+    private func makeKnown(_ table: SQLiteTable, _ database: borrowing SQLiteDatabase) throws(BridgeError) {
+        let insert = try database.prepare("INSERT OR REPLACE INTO main.\(quoteIdentifier(names.state)) VALUES(?1, ?2)")
+        try insert.bind(1, string: Self.knownName(table))
+        try insert.bind(2, string: table.sql)
+        try insert.run()
+    }
+
+    private static func knownName(_ table: SQLiteTable) -> String { "table " + foldCase(table.name) }
+
     private func isWhole(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> Bool {
-        guard try firstNumber(database) != nil else { return false }
+        guard try first(database) != nil, try CaptureState.exists(names.state, database) else { return false }
         return try inspect(existing(database), database).allSatisfy(\.isWhole)
     }
 
@@ -65,9 +82,13 @@ struct ForeignWriteWatch {
         for column in try logColumns(database)..<max(1, keyColumns) {
             try database.execute("ALTER TABLE \(log) ADD COLUMN k\(column)")
         }
-        guard try firstNumber(database) == nil else { return }
+        guard try first(database) == nil else { return }
         // A log that is made again begins behind whatever its predecessor counted.
-        try database.execute("DELETE FROM \(log); INSERT INTO \(log)(seq, tbl) VALUES(\(max(1, Timestamp.now.microseconds)), 0)")
+        try database.execute(
+            """
+            DELETE FROM \(log); INSERT INTO \(log)(seq, tbl, k0)
+            VALUES(\(max(1, Timestamp.now.microseconds)), 0, \(quoteLiteral(CaptureState.randomNonce())))
+            """)
     }
 
     private func logColumns(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> Int {
@@ -111,7 +132,8 @@ struct ForeignWriteWatch {
         var objects: [CaptureInstaller.ExistingObject] = []
         while try statement.step() {
             let isTrigger = statement.string(0) == "trigger"
-            guard let name = statement.string(1), isTrigger ? names.parseTrigger(name) != nil : name == names.log
+            guard let name = statement.string(1),
+                isTrigger ? names.parseTrigger(name) != nil : [names.log, names.state].contains(name)
             else { continue }
             objects.append(
                 .init(isTrigger: isTrigger, name: name, table: statement.string(2) ?? "", sql: statement.string(3) ?? ""))
@@ -119,12 +141,23 @@ struct ForeignWriteWatch {
         return objects
     }
 
-    /// The number of the row that the log begins with; nil if there is no log, or it does not begin with that row.
-    private func firstNumber(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> Int64? {
+    /// The row that the log begins with, its number and the watch's identity; nil if there is no log, or it does not begin
+    /// with that row.
+    private func first(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> (number: Int64, identity: String)? {
         guard try CaptureState.exists(names.log, database) else { return nil }
-        let first = try database.prepare("SELECT seq, tbl FROM main.\(quoteIdentifier(names.log)) ORDER BY seq LIMIT 1")
-        guard try first.step(), first.storageClass(1) == .integer, first.integer(1) == 0 else { return nil }
-        return first.integer(0)
+        let first = try database.prepare("SELECT seq, tbl, k0 FROM main.\(quoteIdentifier(names.log)) ORDER BY seq LIMIT 1")
+        guard try first.step(), first.storageClass(1) == .integer, first.integer(1) == 0, let identity = first.string(2)
+        else { return nil }
+        return (first.integer(0), identity)
+    }
+
+    /// The texts of the tables as they are known, by the name under which they are kept.
+    private func known(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> [String: String] {
+        guard try CaptureState.exists(names.state, database) else { return [:] }
+        let rows = try database.prepare("SELECT name, value FROM main.\(quoteIdentifier(names.state)) WHERE name LIKE 'table %'")
+        var known: [String: String] = [:]
+        while try rows.step() { known[rows.string(0) ?? ""] = rows.string(1) ?? "" }
+        return known
     }
 
     /// The link's tables, in the order of its mappings.
@@ -132,6 +165,8 @@ struct ForeignWriteWatch {
         _ objects: [CaptureInstaller.ExistingObject], _ database: borrowing SQLiteDatabase
     ) throws(BridgeError) -> [Watched] {
         var watched: [Watched] = []
+        let known = try known(database)
+        let later = try TriggerOrder.madeLater(names, database)
         for mapping in link.mappings {
             guard let table = try SQLiteCatalog.table(mapping.target.name, database) else {
                 throw BridgeError(
@@ -142,7 +177,7 @@ struct ForeignWriteWatch {
             let triggers = objects.filter { $0.isTrigger && foldCase($0.table) == foldCase(table.name) }
             let number = triggers.compactMap { names.parseTrigger($0.name)?.number }.min()
             var isWhole = false
-            if let number {
+            if let number, let later, known[Self.knownName(table)] == table.sql, later.isDisjoint(with: triggers.map(\.name)) {
                 isWhole = try CaptureTriggers(table: logged, number: number, names: names).make().allSatisfy { wanted in
                     triggers.contains { $0.name == wanted.name && CaptureInstaller.sameStatement($0.sql, wanted.sql) }
                 }
@@ -171,7 +206,7 @@ struct ForeignWriteWatch {
         _ database: borrowing SQLiteDatabase, after: Int64, limit: Int, identities: [String: [String]]
     ) throws(BridgeError) -> [ForeignWrite] {
         let log = "main.\(quoteIdentifier(names.log))"
-        guard let first = try firstNumber(database), let last = try database.integer("SELECT max(seq) FROM \(log)") else {
+        guard let first = try first(database)?.number, let last = try database.integer("SELECT max(seq) FROM \(log)") else {
             throw broken("the log of foreign writes is missing")
         }
         guard after == 0 || (first...last).contains(after) else {
@@ -187,7 +222,7 @@ struct ForeignWriteWatch {
         }
         for entry in watched {
             guard entry.isWhole, let number = entry.number else {
-                throw broken("a trigger that watches for foreign writes is missing or changed")
+                throw broken("a trigger that watches for foreign writes is missing, changed or made again, or its table was altered")
                     .adding(.table, entry.mapping.target.name)
             }
             tables[number] = Decoder(
@@ -230,6 +265,36 @@ struct ForeignWriteWatch {
             return try KeyImage(columns: places.count) { cells throws(BridgeError) in
                 for place in places { try row.appendCell(column + place, to: cells) }
             }
+        }
+    }
+
+    // MARK: Marks
+
+    /// - Throws: `captureBroken` if there is no watch.
+    func mark(of check: String, _ database: borrowing SQLiteDatabase) throws(BridgeError) -> WatchMark {
+        guard let first = try first(database), try CaptureState.exists(names.state, database) else {
+            throw broken("the watch for foreign writes is gone")
+        }
+        let row = try database.prepare("SELECT value FROM main.\(quoteIdentifier(names.state)) WHERE name = ?1")
+        try row.bind(1, string: "check " + check)
+        return WatchMark(identity: "\(first.number) \(first.identity)", counter: try row.step() ? row.integer(0) : 0)
+    }
+
+    func raiseMark(of check: String, inPlaceOf old: String?, _ database: borrowing SQLiteDatabase) throws(BridgeError) -> WatchMark {
+        try database.transaction(.immediate) { () throws(BridgeError) in
+            var mark = try mark(of: check, database)
+            mark.counter += 1
+            let state = "main.\(quoteIdentifier(names.state))"
+            let write = try database.prepare("INSERT OR REPLACE INTO \(state) VALUES(?1, ?2)")
+            try write.bind(1, string: "check " + check)
+            try write.bind(2, integer: mark.counter)
+            try write.run()
+            if let old, old != check {
+                let delete = try database.prepare("DELETE FROM \(state) WHERE name = ?1")
+                try delete.bind(1, string: "check " + old)
+                try delete.run()
+            }
+            return mark
         }
     }
 

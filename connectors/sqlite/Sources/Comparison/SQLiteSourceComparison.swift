@@ -148,7 +148,9 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
     // MARK: Positions
 
     /// One writer commits, and every read transaction begun afterwards sees it: the end of the log is settled at once.
-    func settledPosition(patience: Duration) async throws(BridgeError) -> Position { try await currentPosition() }
+    func settledPosition(patience: Duration, afterWriters: Bool) async throws(BridgeError) -> Position {
+        try await currentPosition()
+    }
 
     func currentPosition() async throws(BridgeError) -> Position {
         let connection = try connection()
@@ -178,7 +180,7 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
 
     // MARK: What capture rests on
 
-    func captureFingerprint() async throws(BridgeError) -> String {
+    func captureFingerprint() async throws(BridgeError) -> CaptureFingerprint {
         let connection = try connection()
         guard let now = FileIdentity(path), now == file else {
             throw Self.replaced("another file was put in the source's place", connection)
@@ -187,22 +189,35 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
             let state = try Self.checkLog(names, link, nonce: nonce, connection)
             let captured = try CapturedTable.read(names, connection.database)
             let tables = try CaptureInstaller(link).verify(captured, connection.database)
-            var lines = ["log \(names.log) epoch \(state.nonce) format \(state.format)", "file \(now.device):\(now.inode)"]
-            for entry in captured {
-                let types = entry.types.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value.name)" }
-                lines.append("table \(entry.number) \(entry.name): \(types.joined(separator: ", "))")
-                if let mapping = link.mappings.first(where: { $0.source.name == entry.name }) {
-                    lines.append("columns \(mapping.columns?.joined(separator: ", ") ?? "*") where \(mapping.rowFilter ?? "*")")
-                }
-                guard let table = tables[entry.number] else { continue }
-                lines.append("as \(table.name): \(table.sql)")
-                lines += table.indexes.compactMap(\.sql)
+            let objects = try CaptureInstaller(link).existing(connection.database).sorted { $0.name < $1.name }
+            func describe(_ number: Int64) -> [String] {
+                objects.filter { ($0.isTrigger ? names.parseTrigger($0.name)?.number : nil) ?? 0 == number }
+                    .map { "object \($0.name) on \($0.table): \($0.sql)" }
             }
-            for object in try CaptureInstaller(link).existing(connection.database).sorted(by: { $0.name < $1.name }) {
-                lines.append("object \(object.name) on \(object.table): \(object.sql)")
+            let common = ["log \(names.log) epoch \(state.nonce) format \(state.format)", "file \(now.device):\(now.inode)"] + describe(0)
+            let later = try TriggerOrder.madeLater(names, connection.database)
+            let version = try connection.database.integer("PRAGMA main.schema_version") ?? 0
+            let parts = link.mappings.map { mapping in
+                guard let entry = captured.first(where: { $0.name == mapping.source.name }) else { return "" }
+                var lines = Self.describe(entry, tables[entry.number], mapping) + describe(entry.number)
+                // Whether it was rebuilt once more, only the schema's version can tell: any change may have been that.
+                let isMadeLater = later?.contains { names.parseTrigger($0)?.number == entry.number } ?? true
+                if isMadeLater { lines.append("triggers made again, schema version \(version)") }
+                return lines.joined(separator: "\n")
             }
-            return lines.joined(separator: "\n")
+            return CaptureFingerprint(common: common.joined(separator: "\n"), tables: parts)
         }
+    }
+
+    private static func describe(_ entry: CapturedTable, _ table: SQLiteTable?, _ mapping: TableMapping) -> [String] {
+        let types = entry.types.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value.name)" }
+        var lines = [
+            "table \(entry.number) \(entry.name): \(types.joined(separator: ", "))",
+            "columns \(mapping.columns?.joined(separator: ", ") ?? "*") where \(mapping.rowFilter ?? "*")",
+        ]
+        guard let table else { return lines }
+        lines.append("as \(table.name): \(table.sql)")
+        return lines + table.indexes.compactMap(\.sql)
     }
 }
 

@@ -134,4 +134,15 @@ actor SQLiteTargetComparison: ComparisonSession, ComparisonTarget {
                 connection.database, after: after, limit: limit, identities: identities)
         }
     }
+
+    func watchMark(of check: String) async throws(BridgeError) -> WatchMark {
+        let connection = try connection()
+        return try connection.database.transaction(.deferred) { () throws(BridgeError) in
+            try ForeignWriteWatch(link).mark(of: check, connection.database)
+        }
+    }
+
+    func raiseMark(of check: String, inPlaceOf old: String?) async throws(BridgeError) -> WatchMark {
+        try ForeignWriteWatch(link).raiseMark(of: check, inPlaceOf: old, connection().database)
+    }
 }

@@ -41,6 +41,7 @@ struct CaptureInstaller {
                         cause: error)
                 }
             }
+            try TriggerOrder.makeWitness(names, on: names.state, database)
             let nonce = CaptureState.randomNonce()
             try writeState(nonce, database)
             return (nonce, Position(commit: UInt64(CaptureState.firstSequence) + 1))

@@ -15,6 +15,9 @@ struct CaptureNames: Hashable, Sendable {
 
     func trigger(_ number: Int64, _ event: CaptureTriggers.Event) -> String { "\(prefix)_\(number)_\(event.rawValue)" }
 
+    /// The name of the trigger that is made last; see ``TriggerOrder``.
+    var witness: String { trigger(0, .beforeDelete) }
+
     /// Which table number and event a trigger's name stands for; nil if it is not one of this link's. Exact, since one
     /// migration's name may begin with another's.
     func parseTrigger(_ name: String) -> (number: Int64, event: CaptureTriggers.Event)? {

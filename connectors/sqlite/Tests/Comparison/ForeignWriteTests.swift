@@ -175,11 +175,17 @@ struct ForeignWriteTests {
         func isBroken(after: Int64) async -> ErrorCode? {
             await errorCode { _ = try await target.requireTarget().foreignWrites(after: after, limit: 10) }
         }
+        func madeAgain(_ trigger: String) throws -> String {
+            let sql = try target.fixture.rows("SELECT sql FROM sqlite_master WHERE name = '\(trigger)'")
+            return "DROP TRIGGER \"\(trigger)\"; \(try #require(sql.first).dropFirst(2))"
+        }
         let damages = [
+            try madeAgain(names.trigger(1, .afterInsert)), try madeAgain(names.trigger(1, .beforeDelete)),
             "DROP TRIGGER \"\(names.trigger(1, .beforeDelete))\"",
             "DROP TRIGGER \"\(names.trigger(1, .beforeInsert))\"; CREATE TRIGGER \"\(names.trigger(1, .beforeInsert))\" BEFORE INSERT ON users BEGIN SELECT 1; END",
             "ALTER TABLE users RENAME TO old; CREATE TABLE users(id INTEGER PRIMARY KEY, email TEXT UNIQUE); INSERT INTO users SELECT * FROM old; DROP TABLE old",
             "CREATE UNIQUE INDEX more ON users(lower(email))",
+            "ALTER TABLE users ADD COLUMN other; ALTER TABLE users RENAME email TO e; ALTER TABLE users RENAME other TO email",
         ]
         var last = seen
         for damage in damages {
@@ -201,6 +207,43 @@ struct ForeignWriteTests {
         try target.run("DROP TABLE tags")
         #expect(await isBroken(after: 0) == .captureBroken)
         #expect(await errorCode { try await target.watch() } == .targetTableMissing)
+    }
+
+    @Test("K15 a watch keeps its identity until its log is made anew, and each check has a counter of its own")
+    func identity() async throws {
+        let compared = try await ComparedTarget(Self.schema, [Self.users, Self.tags, Self.notes])
+        let target = try compared.requireTarget()
+        #expect(await errorCode { _ = try await target.watchMark(of: "a") } == .captureBroken)
+        #expect(await errorCode { _ = try await target.raiseMark(of: "a", inPlaceOf: nil) } == .captureBroken)
+        try await compared.watch()
+        let names = CaptureNames(foreignWritesOf: compared.link)
+        let first = try await target.watchMark(of: "a")
+        #expect(first.counter == 0)
+        #expect(try await target.raiseMark(of: "a", inPlaceOf: nil) == WatchMark(identity: first.identity, counter: 1))
+        #expect(try await target.raiseMark(of: "b", inPlaceOf: nil).counter == 1)
+        #expect(try await target.raiseMark(of: "a", inPlaceOf: "b").counter == 2)
+        #expect(try await target.watchMark(of: "a").counter == 2)
+        #expect(try await target.watchMark(of: "b").counter == 0)
+        #expect(try await compared.writes().isEmpty)
+        try ChildProcess.runBlocking(["sqlite3", compared.fixture.path], input: "VACUUM; ANALYZE;")
+        #expect(try await compared.writes().isEmpty)
+        try compared.run("DROP TRIGGER \"\(names.trigger(1, .beforeDelete))\"")
+        try await compared.watch()
+        #expect(try await target.watchMark(of: "a") == WatchMark(identity: first.identity, counter: 2))
+        var identities: Set<String> = [first.identity]
+        for damage in ["DROP TABLE \"\(names.log)\"", "DELETE FROM \"\(names.log)\""] {
+            try compared.run(damage)
+            #expect(await errorCode { _ = try await compared.writes() } == .captureBroken, "\(damage)")
+            try await compared.watch()
+            #expect(Set(try await compared.writes()) == ["users[*]", "tags[*]", "notes[*]"], "\(damage)")
+            #expect(identities.insert(try await target.watchMark(of: "a").identity).inserted, "\(damage)")
+        }
+        // Without the marks a check that left one knows that the target is not what it was.
+        try compared.run("DROP TABLE \"\(names.state)\"")
+        #expect(await errorCode { _ = try await compared.writes() } == .captureBroken)
+        try await compared.watch()
+        #expect(try await target.watchMark(of: "a").counter == 0)
+        await compared.session.close()
     }
 
     @Test("K16 where the link's key is not the target's primary key, a write makes the whole table suspect")

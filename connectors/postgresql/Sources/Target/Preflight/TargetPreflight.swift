@@ -263,7 +263,7 @@ struct TargetPreflight {
         ]
     }
 
-    /// Row security, triggers that fire in the replica role, deferrable constraints.
+    /// Row security, triggers and rules that fire in the replica role, deferrable constraints.
     private func surroundings(_ table: TargetTable) throws(BridgeError) -> [Finding] {
         var findings: [Finding] = []
         let row = try connection.rows(
@@ -273,10 +273,12 @@ struct TargetPreflight {
                WHERE tgrelid = $1::oid AND NOT tgisinternal AND tgenabled IN ('A', 'R')
                AND tgfoid NOT IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('_bridge'))),
               (SELECT string_agg(quote_ident(conname), ', ' ORDER BY conname) FROM pg_constraint
-               WHERE conrelid = $1::oid AND contype IN ('p', 'u', 'x') AND condeferrable)
+               WHERE conrelid = $1::oid AND contype IN ('p', 'u', 'x') AND condeferrable),
+              (SELECT string_agg(quote_ident(rulename), ', ' ORDER BY rulename) FROM pg_rewrite
+               WHERE ev_class = $1::oid AND ev_enabled IN ('A', 'R'))
             """, ["\(table.oid)"], during: "looking at the target"
         ).first ?? []
-        guard row.count == 3 else { return [] }
+        guard row.count == 4 else { return [] }
         if row[0] == "t" {
             findings.append(
                 Finding(
@@ -290,6 +292,14 @@ struct TargetPreflight {
                     .warning, .targetTableMismatch, what: "triggers of \(table.name) fire in the replica role too: \(triggers)",
                     why: "they act on rows for which the source's triggers have acted already",
                     mend: ["ALTER TABLE \(table.name.quoted) ENABLE TRIGGER … for each, until the migration is completed"],
+                    table: table.name))
+        }
+        if let rules = row[3] {
+            findings.append(
+                Finding(
+                    .warning, .targetTableMismatch, what: "rules of \(table.name) rewrite what the replica role writes too: \(rules)",
+                    why: "they alter the link's own statements, and bridge check can prove nothing of what they write",
+                    mend: ["ALTER TABLE \(table.name.quoted) ENABLE RULE … for each, until the migration is completed"],
                     table: table.name))
         }
         if let constraints = row[2] {
