@@ -27,7 +27,8 @@ struct KeyComparison {
         var seen: Set<KeyImage> = []
         let distinct = keys.filter { seen.insert($0).inserted }
         let imager = RowImager(pair, hasher: comparer.hasher)
-        var batchable: [UInt128: KeyName] = [:]
+        var batchable: [UInt128: (key: KeyImage, name: KeyName)] = [:]
+        let isFree = pair.spellsFreely(.source) || pair.spellsFreely(.target)
         var hashes: [UInt128?] = []
         var canonicals: [KeyImage] = []
         var ambiguous: Set<UInt128> = []
@@ -38,9 +39,9 @@ struct KeyComparison {
             canonicals.append(canonical ?? key)
             guard let canonical, let hash else { continue }
             let name = try KeyName(canonical, pair)
-            // Two keys that only count as equal are two rows.
-            if let other = batchable[hash], other != name { ambiguous.insert(hash) }
-            batchable[hash] = name
+            // Two keys that only count as equal are two rows, and so may two spellings be on a side that has both.
+            if let other = batchable[hash], isFree ? other.key != canonical : other.name != name { ambiguous.insert(hash) }
+            batchable[hash] = (canonical, name)
         }
         let wanted = distinct.indices.map { index in
             Wanted(
