@@ -189,7 +189,7 @@ struct CaptureCaseTests {
         await harness.session.close()
         try await harness.source.removeCapture(harness.link)
         try await harness.source.removeCapture(harness.link)
-        #expect(try harness.database.integer("SELECT count(*) FROM sqlite_master WHERE name LIKE '%bridge_test_reverse%' AND type <> 'index'") == 7)
+        #expect(try harness.database.integer("SELECT count(*) FROM sqlite_master WHERE name LIKE '%bridge_test_reverse%' AND type <> 'index'") == 8)
         try await harness.source.removeCapture(reverse)
         #expect(try harness.database.integer("SELECT count(*) FROM sqlite_master") == 2)
         await harness.source.close()
