@@ -16,7 +16,7 @@ struct HashForm: Hashable, Sendable {
         case plain(String)
         /// By a function of pg_catalog.
         case function(String)
-        /// A 64-bit integer: its hash function folds it, so it goes in as the seed too, of which all bits count.
+        /// A 64-bit integer.
         case long
         /// One NaN for all of them: a computed one can have its sign bit set, and loses it on the way as text.
         case float(String, send: String)
@@ -37,20 +37,31 @@ struct HashForm: Hashable, Sendable {
     }
 
     /// A 64-bit hash of its own over a reference, NULL for NULL; nil for a type that has none which can be called and is
-    /// as exact as the value.
+    /// as exact as the value. A record costs more to make and to hash than several of these.
     func hash(_ reference: String, seed: String) -> String? {
-        if shape == .long {
-            return "pg_catalog.hashint8extended(\(reference), \(reference) OPERATOR(pg_catalog.#) \(seed))"
-        }
-        guard case .plain(let type) = shape else { return nil }
-        switch type {
-        case "bool": return "pg_catalog.hashint4extended((\(reference))::pg_catalog.int4, \(seed))"
-        case "int4": return "pg_catalog.hashint4extended(\(reference), \(seed))"
-        case "text": return "pg_catalog.hashtextextended(\(reference), \(seed))"
-        case "uuid": return "pg_catalog.uuid_hash_extended(\(reference), \(seed))"
-        default: return nil
+        func text(_ expression: String) -> String { "pg_catalog.hashtextextended(\(expression), \(seed))" }
+        switch shape {
+        // Its hash function folds it, so it goes in as the seed too, of which all bits count.
+        case .long: return "pg_catalog.hashint8extended(\(reference), \(reference) OPERATOR(pg_catalog.#) \(seed))"
+        case .plain("bool"): return "pg_catalog.hashint4extended((\(reference))::pg_catalog.int4, \(seed))"
+        case .plain("int4"): return "pg_catalog.hashint4extended(\(reference), \(seed))"
+        case .plain("oid"): return "pg_catalog.hashoidextended(\(reference), \(seed))"
+        case .plain("text"): return text(reference)
+        case .plain("uuid"): return "pg_catalog.uuid_hash_extended(\(reference), \(seed))"
+        case .plain("date"): return text("pg_catalog.encode(pg_catalog.date_send(\(reference)), 'hex')")
+        // All NaN have one hash; so have -0 and 0, whose texts differ.
+        case .float(let type, _):
+            let hash = "pg_catalog.hash\(type)extended(NULLIF(\(reference), 0), \(seed))"
+            return "COALESCE(\(hash), \(text("(\(reference))::pg_catalog.text")))"
+        case .function("numeric_send"): return text("(\(reference))::pg_catalog.text")
+        case .function(let send) where Self.short.contains(send):
+            return text("pg_catalog.encode(pg_catalog.\(send)(\(reference)), 'hex')")
+        case .plain, .function, .output: return nil
         }
     }
+
+    /// Binary forms of a few bytes.
+    private static let short: Set<String> = ["time_send", "timestamp_send", "timestamptz_send", "timetz_send", "interval_send"]
 
     /// What the catalog says of a column's type, below its domains.
     struct TypeFacts {
