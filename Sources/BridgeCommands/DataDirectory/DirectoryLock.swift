@@ -12,8 +12,10 @@ package final class DirectoryLock: Sendable {
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { throw Self.failure("the lock file cannot be opened", path) }
         var result = flock(descriptor, LOCK_EX | LOCK_NB)
-        // `status` holds a shared lock for an instant to see whether somebody runs.
+        // `status` holds a shared lock for an instant to see whether somebody runs; nobody waits for one who does.
         for _ in 0..<20 where result != 0 && errno == EWOULDBLOCK {
+            guard flock(descriptor, LOCK_SH | LOCK_NB) == 0 else { break }
+            flock(descriptor, LOCK_UN)
             usleep(10_000)
             result = flock(descriptor, LOCK_EX | LOCK_NB)
         }

@@ -7,8 +7,9 @@ import BridgeCore
 /// ones, with pauses between them. Where a key of one integer column leaves
 /// few gaps, its end is reckoned; elsewhere the source counts its way to it.
 struct ChunkPlan: Sendable, Equatable {
-    /// Few at first: rows may be large.
+    /// Few at first: rows may be large, most of all where they have to be sent.
     private static let first = 50_000
+    private static let firstOfServer = 400_000
     private static let range = 1_000...5_000_000
     /// One chunk says only so much about the next.
     private static let growth = 32.0
@@ -26,10 +27,12 @@ struct ChunkPlan: Sendable, Equatable {
     /// Rows for each number in the last range.
     private var density = 0.0
 
-    /// - Parameter fixed: nil for a size that is learnt.
-    init(_ layout: ComparisonLayout, fixed: Int?) {
+    /// - Parameters:
+    ///   - isHashedByServer: whether rows stay on the servers.
+    ///   - fixed: nil for a size that is learnt.
+    init(_ layout: ComparisonLayout, isHashedByServer: Bool, fixed: Int?) {
         isFixed = fixed != nil
-        rows = max(1, fixed ?? Self.first)
+        rows = max(1, fixed ?? (isHashedByServer ? Self.firstOfServer : Self.first))
         let keys = layout.columns.count { $0.isKey }
         hasIntegerKey = keys == 1 && layout.keyOrder == "integer"
         estimatedRows = layout.estimatedRows ?? 0
@@ -37,6 +40,11 @@ struct ChunkPlan: Sendable, Equatable {
 
     /// Whether the lowest key is worth asking for.
     var wantsStart: Bool { hasIntegerKey && !isFixed }
+
+    /// Whether the next chunk is the table's rest: so few rows should be left that twice as many would do no harm.
+    var takesRest: Bool {
+        !isFixed && rowsDone < estimatedRows && rows >= 2 * (estimatedRows - rowsDone)
+    }
 
     /// The end of a chunk that begins at `from`; nil if it has to be counted.
     func end(from: Int64?) -> Int64? {

@@ -11,7 +11,7 @@ extension CheckSession {
         }
         state.tables[index].report.hashAlgorithm = pair.hashAlgorithm
         let comparer = makeComparer(pair)
-        var plan = ChunkPlan(pair.source, fixed: options.chunkRows)
+        var plan = ChunkPlan(pair.source, isHashedByServer: pair.method == .server, fixed: options.chunkRows)
         while !state.tables[index].isDone {
             try board.goOn()
             let clock = ContinuousClock()
@@ -89,7 +89,7 @@ extension CheckSession {
     private func bounds(
         _ pair: TablePair, _ from: KeyImage?, _ plan: ChunkPlan, _ view: any ComparisonView
     ) async throws(BridgeError) -> (start: Int64?, to: KeyImage?) {
-        guard pair.usesRanges else { return (nil, nil) }
+        guard pair.usesRanges, !plan.takesRest else { return (nil, nil) }
         let request = pair.request(.source, from: from)
         var start = from?.integer
         if start == nil, plan.wantsStart { start = try await view.boundary(request, rows: 1)?.integer }

@@ -16,7 +16,7 @@ import Testing
 
     @Test("V7 chunks grow as long as they are quick, and shrink when they are not")
     func size() {
-        var plan = ChunkPlan(Self.layout(), fixed: nil)
+        var plan = ChunkPlan(Self.layout(), isHashedByServer: false, fixed: nil)
         let first = plan.rows
         plan.learn(found: 1, from: nil, to: nil, worked: .milliseconds(1))
         #expect(plan.rows == first * 32)
@@ -29,14 +29,14 @@ import Testing
         #expect(plan.rows == 125_000)
         for _ in 0..<5 { plan.learn(found: 1, from: nil, to: nil, worked: .seconds(1_000)) }
         #expect(plan.rows == 1_000)
-        var fixed = ChunkPlan(Self.layout(), fixed: 20)
+        var fixed = ChunkPlan(Self.layout(), isHashedByServer: false, fixed: 20)
         fixed.learn(found: 20, from: 0, to: 20, worked: .zero)
         #expect(fixed.rows == 20 && fixed.end(from: 20) == nil)
     }
 
     @Test("V7 the end of a chunk is reckoned only where it cannot hold many more rows than wanted, nor pass the table's end")
     func ends() {
-        var plan = ChunkPlan(Self.layout(), fixed: nil)
+        var plan = ChunkPlan(Self.layout(), isHashedByServer: false, fixed: nil)
         #expect(plan.end(from: 0) == nil, "nothing is known yet")
         plan.learn(found: 50_000, from: 0, to: 100_000, worked: .seconds(2))
         #expect(plan.end(from: 100_000) == 200_000)
@@ -48,14 +48,27 @@ import Testing
         #expect(plan.end(from: 1_000) == nil, "an empty range")
         plan.learn(found: 8_890_000, from: 0, to: 8_890_000, worked: .seconds(2))
         #expect(plan.end(from: 8_890_000) == nil, "near the end")
-        var composite = ChunkPlan(Self.layout(keys: ["a", "b"]), fixed: nil)
+        var composite = ChunkPlan(Self.layout(keys: ["a", "b"]), isHashedByServer: false, fixed: nil)
         composite.learn(found: 50_000, from: 0, to: 50_000, worked: .seconds(2))
         #expect(composite.end(from: 50_000) == nil)
-        var text = ChunkPlan(Self.layout(order: "utf8"), fixed: nil)
+        var text = ChunkPlan(Self.layout(order: "utf8"), isHashedByServer: false, fixed: nil)
         text.learn(found: 50_000, from: 0, to: 50_000, worked: .seconds(2))
         #expect(text.end(from: 50_000) == nil)
-        var unknown = ChunkPlan(Self.layout(rows: nil), fixed: nil)
+        var unknown = ChunkPlan(Self.layout(rows: nil), isHashedByServer: false, fixed: nil)
         unknown.learn(found: 50_000, from: 0, to: 50_000, worked: .seconds(2))
         #expect(unknown.end(from: 50_000) == nil)
+    }
+
+    @Test("V7 the rest is taken without counting where it should be small, and never on the word of an estimate that was wrong")
+    func rest() {
+        var plan = ChunkPlan(Self.layout(rows: 1_000_000), isHashedByServer: true, fixed: nil)
+        #expect(plan.rows == 400_000 && !plan.takesRest)
+        plan.learn(found: 400_000, from: nil, to: nil, worked: .milliseconds(200))
+        #expect(plan.takesRest)
+        plan.learn(found: 700_000, from: nil, to: nil, worked: .milliseconds(200))
+        #expect(!plan.takesRest)
+        #expect(ChunkPlan(Self.layout(rows: 20_000), isHashedByServer: false, fixed: nil).takesRest)
+        #expect(!ChunkPlan(Self.layout(rows: 20), isHashedByServer: false, fixed: 50).takesRest)
+        #expect(!ChunkPlan(Self.layout(rows: nil), isHashedByServer: false, fixed: nil).takesRest)
     }
 }
