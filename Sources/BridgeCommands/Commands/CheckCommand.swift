@@ -41,7 +41,7 @@ struct CheckCommand: BridgeSubcommand {
     var samples: Int?
     @Option(
         name: .customLong("differences"),
-        help: ArgumentHelp("Write the keys of all rows that a full check finds to differ to this file.", valueName: "file"), completion: .file())
+        help: ArgumentHelp("Write the keys of all rows that are found to differ to this file, one JSON object a line.", valueName: "file"), completion: .file())
     var differencesFile: String?
     @Option(name: .customLong("chunk-rows"), help: .hidden)
     var chunkRows: Int?

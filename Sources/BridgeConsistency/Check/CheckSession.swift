@@ -62,7 +62,8 @@ actor CheckSession {
         wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
         stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
         if let path = options.differencesFile {
-            differenceFile = try DifferenceFile(path: path)
+            differenceFile = try DifferenceFile(
+                path: path, tables: pairs.map(\.mapping.source.description), folder: options.stateDirectory)
         } else {
             differenceFile = nil
         }
@@ -90,6 +91,8 @@ actor CheckSession {
         let result: Result<CheckReport, BridgeError>
         do throws(BridgeError) { result = .success(try await check()) } catch { result = .failure(error) }
         await tail?.close()
+        // A check that was stopped leaves what it found.
+        if case .failure = result { try? differenceFile?.finish() }
         return try result.get()
     }
 
@@ -108,6 +111,7 @@ actor CheckSession {
             forgetRepairedSamples()
             try await save()
         }
+        try differenceFile?.finish()
         return try await makeReport()
     }
 
@@ -137,7 +141,7 @@ actor CheckSession {
             // Emptied or altered while another table was compared: once more.
             let again = wanted.filter { dirty.wholeTables.contains($0) }
             guard !again.isEmpty else { break }
-            for index in again { restart(index) }
+            for index in again { try restart(index) }
         }
         if wanted.contains(where: { dirty.wholeTables.contains($0) }) {
             soundness.fail(.wholeTableChanges, "a table was emptied or altered again and again")
@@ -229,7 +233,10 @@ actor CheckSession {
         } catch where error.code == .journalMissing { return false }
         state = old
         soundness.hold(.writersSettled)
-        return restore(old)
+        guard restore(old) else { return false }
+        // What is not remembered by key would be missing in the file.
+        if differenceFile != nil { for index in wanted where state.tables[index].hasOverflow { try restart(index) } }
+        return true
     }
 
     /// Takes up a completed full check. False, with the obligation that fails, if it cannot be built upon.
@@ -332,7 +339,8 @@ actor CheckSession {
         try stateFile.write(state)
     }
 
-    func restart(_ index: Int) {
+    func restart(_ index: Int) throws(BridgeError) {
+        try differenceFile?.remove(table: index)
         state.tables[index].next = nil
         state.tables[index].isDone = false
         state.tables[index].report = CheckReport.Table(

@@ -57,7 +57,9 @@ extension CheckSession {
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
             let clear = suspected.filter { !inDispute.contains($0) }
-            for outcome in try await comparer.compare(keys: clear, source: views.source, target: views.target) {
+            let outcomes = try await comparer.compare(keys: clear, source: views.source, target: views.target)
+            try writeFound(outcomes, of: index)
+            for outcome in outcomes {
                 if let sample = outcome.difference {
                     suspects.found(index, outcome.key, sample)
                 } else {
@@ -76,7 +78,9 @@ extension CheckSession {
         let began = clock.now
         let unsettled = views.dispute.unsettled[index] ?? []
         let isTouchedWhole = views.dispute.unsettledTables.contains(index)
-        for outcome in try await comparer.compare(keys: keys, source: views.source, target: views.target) {
+        let outcomes = try await comparer.compare(keys: keys, source: views.source, target: views.target)
+        try writeFound(outcomes, of: index)
+        for outcome in outcomes {
             if let sample = outcome.difference {
                 // It is looked at again as a suspect, under the name that both sides share.
                 suspects.found(index, outcome.canonicalKey ?? outcome.key, sample)

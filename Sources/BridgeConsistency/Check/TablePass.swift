@@ -45,32 +45,47 @@ extension CheckSession {
             guard !views.dispute.unsettledTables.contains(index) else {
                 // Emptied or altered on one side and not on the other yet.
                 await views.close()
-                restart(index)
+                try restart(index)
                 await board.sleep(.milliseconds(50))
                 return
             }
             if dirty.wholeTables.contains(index) {
                 // Both views hold what emptied or altered it: from here on the table is compared anew.
-                restart(index)
+                try restart(index)
                 dirty.settleWhole(index)
             }
             let from = state.tables[index].next.map { KeyImage($0) }
             let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter, from: from)
             let to = pair.usesRanges ? try await views.source.boundary(request, rows: max(1, options.chunkRows)) : nil
-            let collector = DifferenceCollector(table: pair.mapping.source.description, file: differenceFile)
-            let outcome = try await comparer.compare(
-                source: views.source, target: views.target, from: from, to: to,
-                disputed: Array(views.dispute.excluded[index] ?? []),
-                onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
-            let found = collector.all
-            for (key, sample) in found.rows { suspects.found(index, key, sample) }
-            if found.hasMore { suspects.overflow(index) }
+            let outcome = try await compareRange(index, from: from, to: to, comparer, views)
             await views.close()
             take(outcome, into: index)
             state.tables[index].next = to?.bytes
             state.tables[index].isDone = to == nil
         } catch {
             await views.close()
+            throw error
+        }
+    }
+
+    /// Compares a range and remembers what differs there; all or nothing.
+    func compareRange(
+        _ index: Int, from: KeyImage?, to: KeyImage?, isRepeated: Bool = false, _ comparer: TableComparer, _ views: AlignedViews
+    ) async throws(BridgeError) -> ChunkOutcome {
+        let mark = try differenceFile?.mark()
+        do throws(BridgeError) {
+            let collector = DifferenceCollector(table: index, file: differenceFile, isRepeated: isRepeated)
+            let outcome = try await comparer.compare(
+                source: views.source, target: views.target, from: from, to: to,
+                disputed: Array(views.dispute.excluded[index] ?? []),
+                onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
+            let found = try collector.finish()
+            for (key, sample) in found.rows { suspects.found(index, key, sample) }
+            if found.hasMore { suspects.overflow(index) }
+            return outcome
+        } catch {
+            // The range is compared again, and its rows are written again.
+            if let mark { try differenceFile?.cut(to: mark) }
             throw error
         }
     }
@@ -157,9 +172,10 @@ extension CheckSession {
             }
         }
         keys.subtract(try await canonicalExcluded(index, views))
-        sampledRows += Int64(keys.count)
         let outcomes = try await makeComparer(pair).compare(
             keys: Array(keys), source: views.source, target: views.target)
+        try writeFound(outcomes, of: index)
+        sampledRows += Int64(keys.count)
         for outcome in outcomes {
             guard let sample = outcome.difference else { continue }
             sampleFindings[index, default: []].append(sample)
@@ -171,6 +187,12 @@ extension CheckSession {
             state.tables[index].report.hashAlgorithm = "cell by cell"
             board.add(rows: Int64(outcomes.count))
         }
+    }
+
+    /// Writes what look-ups found to the file of differences, as far as it is not there.
+    func writeFound(_ outcomes: [KeyOutcome], of index: Int) throws(BridgeError) {
+        try differenceFile?.writeNew(
+            outcomes.compactMap { outcome in outcome.difference.map { (outcome.canonicalKey ?? outcome.key, $0) } }, table: index)
     }
 
     private func firstKeys(

@@ -48,3 +48,15 @@ struct SuspectSet: Sendable {
 
     var hasDifferences: Bool { !overflown.isEmpty || rows.values.contains { $0.values.contains { $0 != nil } } }
 }
+
+extension SuspectSet {
+    /// What a row takes in memory, nearly.
+    static func footprint(_ key: KeyImage, _ sample: CheckReport.Sample?) -> Int {
+        guard let sample else { return key.bytes.count + 160 }
+        var size = key.bytes.count + 700 + sample.columns.reduce(0) { $0 + $1.utf8.count + 16 }
+        for values in [sample.key, sample.sourceValues ?? [:], sample.targetValues ?? [:]] {
+            for (name, value) in values { size += name.utf8.count + (value?.utf8.count ?? 0) + 64 }
+        }
+        return size
+    }
+}
