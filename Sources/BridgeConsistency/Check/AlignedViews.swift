@@ -29,7 +29,7 @@ extension CheckSession {
         do throws(BridgeError) {
             let end = try await self.source.currentPosition(link)
             guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
-            try await pass(end, tail)
+            try await pass(end, tail, (source.sees, target.sees))
             let dispute = await tail.dispute(source: source.sees, target: target.sees)
             soundness.hold(.journalPassed)
             if case .before(let applied) = target.sees {
@@ -49,14 +49,20 @@ extension CheckSession {
     }
 
     /// Reads the journal until everything committed before `end` has been read; all that was touched is dirty.
-    private func pass(_ end: Position, _ tail: JournalTail) async throws(BridgeError) {
+    private func pass(
+        _ end: Position, _ tail: JournalTail, _ views: (source: ViewMark, target: ViewMark)
+    ) async throws(BridgeError) {
         let deadline = ContinuousClock.now + options.patience
         var wait: Duration = .milliseconds(1)
         while true {
-            try await tail.advance()
-            for transaction in await tail.takeTouched() { dirty.touch(transaction) }
+            while true {
+                let isMore = try await tail.advance(views: views)
+                for transaction in await tail.takeTouched() { dirty.touch(transaction) }
+                try makeRoom()
+                try board.goOn()
+                if !isMore { break }
+            }
             if await tail.frontier >= end { return }
-            try board.goOn()
             guard ContinuousClock.now < deadline else {
                 throw BridgeError(
                     .serverBusy, "the journal does not reach the end of the source's log",

@@ -18,6 +18,7 @@ actor CheckSession {
     let access: ApplierAccess?
     let pairs: [TablePair]
     let stateFile: CheckStateFile
+    let stateWriter: CheckStateWriter
     let differenceFile: DifferenceFile?
 
     var state: CheckState
@@ -29,6 +30,8 @@ actor CheckSession {
     /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
     var uncompared: [Int: Int] = [:]
     var soundness = Soundness()
+    /// Since when the table that is to be compared next has been in dispute as a whole.
+    var blockedSince: ContinuousClock.Instant?
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
@@ -61,6 +64,8 @@ actor CheckSession {
         self.pairs = pairs
         wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
         stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
+        stateWriter = CheckStateWriter(path: stateFile.path)
+        suspects.limit = options.memory / 8
         if let path = options.differencesFile {
             differenceFile = try DifferenceFile(
                 path: path, tables: pairs.map(\.mapping.source.description), folder: options.stateDirectory)
@@ -220,7 +225,8 @@ actor CheckSession {
 
     private func openTail(at position: UInt64) async throws(BridgeError) -> JournalTail {
         let tail = try await JournalTail.open(
-            directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source))
+            directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source),
+            memory: options.memory / 4)
         soundness.hold(.captureUninterrupted)
         soundness.hold(.keyChanges)
         return tail
@@ -293,25 +299,16 @@ actor CheckSession {
 
     /// What an earlier check left to be looked at again.
     private func restore(_ old: CheckState) -> Bool {
-        for entry in old.dirty {
-            guard let keys = entry.keys else { return false }
-            for key in keys { dirty.touch(entry.table, key) }
-        }
+        guard state.tables.count == pairs.count else { return false }
+        dirty = old.dirty
         for table in old.dirtyTables { dirty.touchWhole(table) }
-        restoreSuspects()
+        suspects = old.suspects
+        suspects.limit = options.memory / 8
+        for (index, table) in old.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
+        // They are held once.
+        state.dirty = DirtySet()
+        state.suspects = SuspectSet()
         return true
-    }
-
-    private func restoreSuspects() {
-        for suspect in state.suspects {
-            let key = KeyImage(suspect.key)
-            if let sample = suspect.sample {
-                suspects.found(suspect.table, key, sample)
-            } else {
-                suspects.suspect(suspect.table, key)
-            }
-        }
-        for (index, table) in state.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
     }
 
     // MARK: - Keeping
@@ -320,29 +317,19 @@ actor CheckSession {
     func save() async throws(BridgeError) {
         guard options.mode != .sample else { return }
         if let tail { state.journaled = max(state.from, min(await tail.settled, await tail.frontier).commit) }
-        state.dirty = pairs.indices.compactMap { index in
-            let keys = dirty.keys(of: index)
-            return keys.isEmpty ? nil : CheckState.Keys(table: index, keys: keys)
-        }
         state.dirtyTables = dirty.wholeTables.sorted()
-        state.suspects = suspects.rows.flatMap { table, rows in
-            rows.map { row in
-                // Values were asked for in one report, not in the next ones.
-                var sample = row.value
-                sample?.sourceValues = nil
-                sample?.targetValues = nil
-                return CheckState.Suspect(table: table, key: row.key.bytes, sample: sample)
-            }
-        }
         for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
+        let wasBroken = state.broken != nil
         state.broken = state.broken ?? soundness.failure
-        try stateFile.write(state)
+        // A verdict may rest on a state that is complete, and none on one that is broken: no older one may come back.
+        try stateWriter.save(state, &dirty, &suspects, asWhole: state.isComplete || wasBroken != (state.broken != nil))
     }
 
     func restart(_ index: Int) throws(BridgeError) {
         try differenceFile?.remove(table: index)
         state.tables[index].next = nil
         state.tables[index].isDone = false
+        state.tables[index].chunks = ChunkMap()
         state.tables[index].report = CheckReport.Table(
             source: pairs[index].mapping.source.description, target: pairs[index].mapping.target.description,
             status: .consistent)

@@ -43,10 +43,10 @@ extension CheckSession {
         let views = try await openViews()
         do throws(BridgeError) {
             guard !views.dispute.unsettledTables.contains(index) else {
-                // Emptied or altered on one side and not on the other yet.
                 await views.close()
-                try restart(index)
-                await board.sleep(.milliseconds(50))
+                // Emptied or altered on one side and not on the other yet; or too much is under way.
+                if dirty.wholeTables.contains(index) { try restart(index) }
+                try await waitForTarget(index)
                 return
             }
             if dirty.wholeTables.contains(index) {
@@ -59,7 +59,10 @@ extension CheckSession {
             let to = pair.usesRanges ? try await views.source.boundary(request, rows: max(1, options.chunkRows)) : nil
             let outcome = try await compareRange(index, from: from, to: to, comparer, views)
             await views.close()
+            blockedSince = nil
+            touchUnsettled(index, views)
             take(outcome, into: index)
+            state.tables[index].chunks.append(to: to, rows: outcome.rowsCompared)
             state.tables[index].next = to?.bytes
             state.tables[index].isDone = to == nil
         } catch {
@@ -68,13 +71,27 @@ extension CheckSession {
         }
     }
 
+    /// A table that is in dispute as a whole is waited for, but not for ever.
+    private func waitForTarget(_ index: Int) async throws(BridgeError) {
+        let since = blockedSince ?? .now
+        blockedSince = since
+        guard ContinuousClock.now - since < options.patience * 10 else {
+            throw BridgeError(
+                .serverBusy, "the target is too far behind for a table to be compared",
+                context: [.init(.table, pairs[index].mapping.source.description)],
+                hint: "wait until bridge status shows a small lag, then check again: it goes on from here")
+        }
+        await board.sleep(.milliseconds(50))
+    }
+
     /// Compares a range and remembers what differs there; all or nothing.
     func compareRange(
         _ index: Int, from: KeyImage?, to: KeyImage?, isRepeated: Bool = false, _ comparer: TableComparer, _ views: AlignedViews
     ) async throws(BridgeError) -> ChunkOutcome {
         let mark = try differenceFile?.mark()
         do throws(BridgeError) {
-            let collector = DifferenceCollector(table: index, file: differenceFile, isRepeated: isRepeated)
+            let collector = DifferenceCollector(
+                table: index, file: differenceFile, isRepeated: isRepeated, room: options.memory / 8)
             let outcome = try await comparer.compare(
                 source: views.source, target: views.target, from: from, to: to,
                 disputed: Array(views.dispute.excluded[index] ?? []),
@@ -115,7 +132,7 @@ extension CheckSession {
 
     /// Gives the source back what was taken: a share of `1 - throttle` of one core's time at most, on a machine that may
     /// have two.
-    private func pause(after worked: Duration) async {
+    func pause(after worked: Duration) async {
         guard options.throttle > 0 else { return }
         let share = max(0.02, min(1, 2 * (1 - options.throttle)))
         await board.sleep(worked * (1 / share - 1))
