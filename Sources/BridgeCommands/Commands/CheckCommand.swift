@@ -35,7 +35,7 @@ struct CheckCommand: BridgeSubcommand {
     var tables: [String] = []
     @Flag(help: "Write the source's row to the target where they differ.")
     var repair = false
-    @Flag(name: .customLong("show-values"), help: "Put the values of rows that differ into the report.")
+    @Flag(name: .customLong("show-values"), help: "Put the values of rows that differ into the report, up to 16 KB of each.")
     var showValues = false
     @Option(help: ArgumentHelp("How many differing rows of a table are named. (default: 10)", valueName: "n"))
     var samples: Int?

@@ -83,21 +83,26 @@ extension CheckSession {
         for (view, layout, filter) in [
             (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
         ] {
-            let all = Array(keys)
-            let buffer = RecordBuffer()
-            for start in stride(from: 0, to: all.count, by: 500) {
-                buffer.removeAll()
-                try await view.findRows(
-                    ComparisonRequest(layout: layout, rowFilter: filter),
-                    keys: Array(all[start..<min(all.count, start + 500)]), into: buffer)
-                found.formUnion(try rowKeys(buffer, layout))
-            }
+            let request = ComparisonRequest(layout: layout, rowFilter: filter)
+            found.formUnion(try await Self.keysFound(Array(keys), request, view))
         }
         return found
     }
 
+    /// The keys of the rows that are found by these keys.
+    private static func keysFound(
+        _ keys: [KeyImage], _ request: ComparisonRequest, _ view: any ComparisonView
+    ) async throws(BridgeError) -> Set<KeyImage> {
+        var found: Set<KeyImage> = []
+        let limits = CompareLimits()
+        try await lookUp(keys, limits: limits) { batch, buffer async throws(BridgeError) in
+            try await view.findRows(request, keys: Array(batch), into: buffer, limit: limits.findBytes) != nil
+        } _: { _, buffer throws(BridgeError) in found.formUnion(try rowKeys(buffer, request.layout)) }
+        return found
+    }
+
     /// The keys of rows that a view gave.
-    func rowKeys(_ buffer: RecordBuffer, _ layout: ComparisonLayout) throws(BridgeError) -> [KeyImage] {
+    static func rowKeys(_ buffer: RecordBuffer, _ layout: ComparisonLayout) throws(BridgeError) -> [KeyImage] {
         var keys: [KeyImage] = []
         let places = layout.columns.indices.filter { layout.columns[$0].isKey }
         var reader = ByteReader(buffer.bytes)

@@ -30,6 +30,9 @@ actor CheckSession {
     /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
     var uncompared: [Int: Int] = [:]
     var soundness = Soundness()
+    /// How many keys of the last batch a repair has dealt with, and how many the next one gets.
+    var repairedKeys = 0
+    var repairSize = CheckSession.repairSize
     /// Since when the table that is to be compared next has been in dispute as a whole.
     var blockedSince: ContinuousClock.Instant?
     var foreignWrites: Int64 = 0

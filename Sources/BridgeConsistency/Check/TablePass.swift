@@ -222,6 +222,6 @@ extension CheckSession {
             throw error
         }
         await rows.close()
-        return Array(try rowKeys(buffer, request.layout).prefix(200))
+        return Array(try Self.rowKeys(buffer, request.layout).prefix(200))
     }
 }

@@ -48,14 +48,17 @@ struct KeyComparison {
         let singles = wanted.indices.filter { wanted[$0].hash == nil }
         let batched = wanted.indices.filter { wanted[$0].hash != nil }
         var start = 0
-        var size = min(16, comparer.limits.findBatch)
-        var largest = 1
+        var size = FindSize(comparer.limits)
         while start < batched.count {
-            let batch = batched[start..<min(batched.count, start + size)]
+            let batch = batched[start..<min(batched.count, start + size.keys)]
             let hashes = Set(batch.compactMap { wanted[$0].hash })
             // Of the keys that denote one row the first is looked up, so that no row is found twice.
             var seen: Set<UInt128?> = []
-            let found = try await find(batch.map { wanted[$0] }.filter { seen.insert($0.hash).inserted }.map(\.key), imager)
+            let keys = batch.map { wanted[$0] }.filter { seen.insert($0.hash).inserted }.map(\.key)
+            guard let found = try await find(keys, imager) else {
+                size.shrink()
+                continue
+            }
             let areKnown = found.source.byKey.keys.allSatisfy(hashes.contains)
                 && found.target.byKey.keys.allSatisfy(hashes.contains)
             for index in batch {
@@ -68,9 +71,8 @@ struct KeyComparison {
                     result[index] = try await single(wanted[index].key, imager)
                 }
             }
-            largest = max(largest, found.source.largest, found.target.largest)
             start += batch.count
-            size = max(1, min(comparer.limits.findBatch, size * 4, comparer.limits.memory / 4 / largest))
+            size.grow(keys: batch.count, took: max(found.source.buffer.count, found.target.buffer.count))
         }
         for index in singles { result[index] = try await single(wanted[index].key, imager) }
         return result.compactMap { $0 }
@@ -83,22 +85,27 @@ struct KeyComparison {
     }
 
     private func single(_ key: KeyImage, _ imager: RowImager) async throws(BridgeError) -> KeyOutcome {
-        let found = try await find([key], imager)
+        guard let found = try await find([key], imager) else {
+            throw BridgeError(.internalFault, "the rows of a single key were refused for their size")
+        }
         let answer = try answer(
             key, found, found.source.byKey.values.flatMap { $0 }, found.target.byKey.values.flatMap { $0 }, imager)
         return outcome(key, answer)
     }
 
+    /// - Returns: nil if the rows take too much.
     private func find(
         _ keys: [KeyImage], _ imager: RowImager
-    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
+    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows)? {
         if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
+        let limit = comparer.limits.findBytes
         let buffers = try await onBothSides { [pair, source] () async throws(BridgeError) in
-            try await findRows(source, pair.request(.source), keys)
+            try await findRows(source, pair.request(.source), keys, limit: limit)
         } _: { [pair, target] () async throws(BridgeError) in
-            try await findRows(target, pair.request(.target), keys)
+            try await findRows(target, pair.request(.target), keys, limit: limit)
         }
-        return (try FoundRows(buffers.source, imager), try FoundRows(buffers.target, imager))
+        guard let first = buffers.source, let second = buffers.target else { return nil }
+        return (try FoundRows(first, imager), try FoundRows(second, imager))
     }
 
     /// Compares what one key found: usually one row on either side.

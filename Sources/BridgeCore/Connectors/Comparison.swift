@@ -156,6 +156,12 @@ package protocol ComparisonView: Sendable {
         _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
     ) async throws(BridgeError) -> Int
 
+    /// The same, but not if the rows take more than `limit` bytes: nil then, and the buffer is as it was. A single key is
+    /// never too much.
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int?
+
     /// The lower bound of the range that follows a range of about `rows` rows which begins at `request.from`; nil if
     /// there are no more rows than that. Only for tables with a `keyOrder`.
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage?

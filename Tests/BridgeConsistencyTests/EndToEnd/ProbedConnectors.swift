@@ -149,6 +149,15 @@ private struct ProbedView: ComparisonView {
         probe.found(bytes: buffer.count - before)
         return rows
     }
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int? {
+        try probe.find(role, keys.count)
+        let before = buffer.count
+        let rows = try await base.findRows(request, keys: keys, into: buffer, limit: limit)
+        probe.found(bytes: buffer.count - before)
+        return rows
+    }
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {
         try await base.boundary(request, rows: rows)
     }

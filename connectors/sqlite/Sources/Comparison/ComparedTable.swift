@@ -87,8 +87,12 @@ final class ComparedTable {
         buffer.patch(bigEndian: size, at: start)
     }
 
-    func find(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
-        try finder.find(keys, into: buffer)
+    /// - Returns: how many rows there are; nil, and nothing in the buffer, if they take more than `limit` bytes.
+    func find(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int = .max) throws(BridgeError) -> Int? {
+        let start = buffer.count
+        let rows = try finder.find(keys, into: buffer, limit: limit == .max ? .max : start + limit)
+        if rows == nil { buffer.truncate(to: start) }
+        return rows
     }
 
     /// The condition by which rows are looked up; nil if a walk through the table is what finds them.

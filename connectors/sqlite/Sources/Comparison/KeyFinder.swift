@@ -45,10 +45,10 @@ final class KeyFinder {
         }.joined(separator: " AND ")
     }
 
-    /// Appends the rows with these keys; returns how many.
-    func find(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
+    /// Appends the rows with these keys; returns how many, or nil once the buffer has more than `limit` bytes.
+    func find(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int) throws(BridgeError) -> Int? {
         guard !keys.isEmpty else { return 0 }
-        guard let condition else { return try scan(keys, into: buffer) }
+        guard let condition else { return try scan(keys, into: buffer, limit: limit) }
         let statement: SQLiteStatement
         if let lookup {
             statement = lookup
@@ -61,6 +61,7 @@ final class KeyFinder {
         var rows = 0
         for key in keys {
             rows += try key.withImage { image throws(BridgeError) in try find(image, statement, into: buffer) }
+            if buffer.count > limit { return nil }
         }
         return rows
     }
@@ -115,7 +116,7 @@ final class KeyFinder {
 
     // MARK: Without an index
 
-    private func scan(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
+    private func scan(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int) throws(BridgeError) -> Int? {
         var wanted: [Int: [[UInt8]]] = [:]
         for key in keys {
             try key.withImage { image throws(BridgeError) in
@@ -139,6 +140,7 @@ final class KeyFinder {
             guard let candidates = wanted[hash(scratch.bytes)], candidates.contains(where: { $0.elementsEqual(scratch.bytes) })
             else { continue }
             try compared.append(all, to: buffer)
+            if buffer.count > limit { return nil }
             rows += 1
         }
         return rows

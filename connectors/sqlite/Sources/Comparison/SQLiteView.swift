@@ -30,7 +30,13 @@ final class SQLiteView: ComparisonView {
     func findRows(
         _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
     ) async throws(BridgeError) -> Int {
-        try await worker.findRows(request, keys: keys, into: buffer)
+        try await worker.findRows(request, keys: keys, into: buffer, limit: .max) ?? 0
+    }
+
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int? {
+        try await worker.findRows(request, keys: keys, into: buffer, limit: limit)
     }
 
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {
@@ -153,9 +159,9 @@ private actor ViewWorker {
     func closeRows(_ number: Int) { streams[number] = nil }
 
     func findRows(
-        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
-    ) throws(BridgeError) -> Int {
-        try table(request).find(keys, into: buffer)
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) throws(BridgeError) -> Int? {
+        try table(request).find(keys, into: buffer, limit: keys.count > 1 ? limit : .max)
     }
 
     func boundary(_ request: ComparisonRequest, rows: Int) throws(BridgeError) -> KeyImage? {
