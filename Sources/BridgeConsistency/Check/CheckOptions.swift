@@ -26,11 +26,18 @@ package struct CheckOptions: Sendable {
     /// Rows of a chunk. A chunk is what is done again after a kill, and how long a view is held.
     package var chunkRows = CheckOptions.standardChunkRows
 
+    /// Differences that are let pass, and counted.
+    package var policies: EqualityPolicies = []
+    /// How many rows a sample draws from either side of a table.
+    package var sampleRows = CheckOptions.standardSampleRows
+    /// What the rows of a sample are drawn by; nil for one that nobody knows beforehand.
+    package var sampleSeed: UInt64?
     /// Bytes of keys and of rows found to differ that may be held: what was touched and is not settled, what is in dispute,
     /// and what a report tells. Above it more is compared again than looked up.
     package var memory = CheckOptions.standardMemory
 
     package static let standardMemory = 256 << 20
+    package static let standardSampleRows = 1000
     package static let standardChunkRows = 100_000
 
     package init(

@@ -40,6 +40,9 @@ actor CheckSession {
     var foreignSeen: Int64 = 0
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
+    /// Rows that this check looked up, or compared again, and found equal under a policy only.
+    var equalByPolicy: [Int: [String: Int64]] = [:]
+    let sampleSeed: UInt64
     var sampleFindings: [Int: [CheckReport.Sample]] = [:]
     var sampledRows: Int64 = 0
 
@@ -62,13 +65,14 @@ actor CheckSession {
         for mapping in link.mappings {
             let from = try await sourceSide.layout(of: mapping, columns: nil)
             let to = try await targetSide.layout(of: mapping, columns: from.columns)
-            pairs.append(TablePair(mapping: mapping, source: from, target: to))
+            pairs.append(TablePair(mapping: mapping, source: from, target: to, policies: options.policies))
         }
         self.pairs = pairs
         wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
         stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
         stateWriter = CheckStateWriter(path: stateFile.path)
         suspects.limit = options.memory / 8
+        sampleSeed = options.sampleSeed ?? .random(in: 0...UInt64.max)
         if let path = options.differencesFile {
             differenceFile = try DifferenceFile(
                 path: path, tables: pairs.map(\.mapping.source.description), folder: options.stateDirectory)
@@ -77,7 +81,7 @@ actor CheckSession {
         }
         state = CheckState(
             checkId: CheckIdentifier.make(), startedAt: Timestamp.now.rfc3339,
-            origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs),
+            origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs, options.policies),
             fingerprint: "", from: 0, journaled: 0, foreignBefore: 0,
             tables: pairs.map {
                 .init(
@@ -85,10 +89,13 @@ actor CheckSession {
                         source: $0.mapping.source.description, target: $0.mapping.target.description,
                         status: .consistent))
             })
+        state.policies = options.policies.names
     }
 
-    private static func selection(_ pairs: [TablePair]) -> String {
-        pairs.map { pair in
+    private static func selection(_ pairs: [TablePair], _ policies: EqualityPolicies) -> String {
+        // What was let pass may differ by other policies.
+        let equal = policies.isEmpty ? "" : "equal under \(policies.names.joined(separator: ","))\n"
+        return equal + pairs.map { pair in
             let columns = zip(pair.source.columns, pair.target.columns).map { "\($0.name):\($0.typeName):\($1.typeName)" }
             return "\(pair.mapping.source)>\(pair.mapping.target)[\(columns.joined(separator: ","))]"
                 + (pair.mapping.rowFilter ?? "")
@@ -257,6 +264,12 @@ actor CheckSession {
         }
         if let broken = old.broken {
             soundness.fail(.captureUninterrupted, "an earlier check found an obligation broken (\(broken))")
+            return false
+        }
+        // Not a fault that stays: a check under the same policies can go on from it.
+        guard old.policies == state.policies else {
+            let names = old.policies.isEmpty ? "no policy" : old.policies.joined(separator: ", ")
+            soundness.fail(.databasesRead, "the last full check let other differences pass (\(names))")
             return false
         }
         guard try await canBuildUpon(old, from) else {

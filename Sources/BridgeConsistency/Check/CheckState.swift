@@ -23,6 +23,8 @@ struct CheckState: Codable, Sendable {
     var origin: String
     /// What is compared, and how.
     var selection: String
+    /// Which differences were let pass.
+    var policies: [String] = []
     /// What capture rested on; see ``ComparisonSource/captureFingerprint()``.
     var fingerprint: String
     /// Every key touched by a transaction that commits at or after it is dirty, or was settled since.
@@ -49,7 +51,7 @@ struct CheckState: Codable, Sendable {
     var suspects = SuspectSet()
 
     private enum CodingKeys: String, CodingKey {
-        case version, checkId, startedAt, origin, selection, fingerprint, from, journaled, applied, foreignBefore, isComplete
+        case version, checkId, startedAt, origin, selection, policies, fingerprint, from, journaled, applied, foreignBefore, isComplete
         case broken, dirtyTables, viewSeconds, keysPerSecond
     }
 
@@ -75,6 +77,7 @@ struct CheckState: Codable, Sendable {
         startedAt = try values.decode(String.self, forKey: .startedAt)
         origin = try values.decode(String.self, forKey: .origin)
         selection = try values.decode(String.self, forKey: .selection)
+        policies = try values.decode([String].self, forKey: .policies)
         fingerprint = try values.decode(String.self, forKey: .fingerprint)
         from = try values.decode(UInt64.self, forKey: .from)
         journaled = try values.decode(UInt64.self, forKey: .journaled)

@@ -111,9 +111,10 @@ extension CheckSession {
                 return false
             }
             let map = state.tables[index].chunks
-            _ = try await compareRange(
+            let outcome = try await compareRange(
                 index, from: map.from(number), to: map.to(number), isRepeated: true, makeComparer(pairs[index]), views)
             await views.close()
+            equalByPolicy[index, default: [:]].merge(outcome.equalByPolicy, uniquingKeysWith: +)
             state.tables[index].chunks.compared(number)
             touchUnsettled(index, views)
             return true

@@ -110,7 +110,9 @@ extension CheckSession {
                 suspects.clear(index, key)
             }
             // The dispute covers all that was read: touches come in with the next pair of views only.
-            if !unsettled.contains(outcome.key), !isTouchedWhole { dirty.settle(index, outcome.key) }
+            guard !unsettled.contains(outcome.key), !isTouchedWhole else { continue }
+            dirty.settle(index, outcome.key)
+            for policy in outcome.equalByPolicy { equalByPolicy[index, default: [:]][policy, default: 0] += 1 }
         }
         let seconds = Double((clock.now - began) / .microseconds(1)) / 1e6
         if keys.count >= 100 { state.keysPerSecond = Double(keys.count) / max(seconds, 1e-6) }

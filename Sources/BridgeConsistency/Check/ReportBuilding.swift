@@ -35,6 +35,8 @@ extension CheckSession {
         report.progress.etaSeconds = 0
         report.tables = wanted.map { tableReport($0) }
         report.validations = try await validations(report.tables)
+        report.policies = options.policies.names
+        if options.mode == .sample || options.mode == .full { report.sampleSeed = String(sampleSeed) }
         report.fenceSeconds = predictedFence
         report.verdict = verdict(report)
         report.gate = gate(report)
@@ -49,6 +51,8 @@ extension CheckSession {
             table.sourceOnly = Int64(differences.count { $0.kind == .missing })
             table.targetOnly = Int64(differences.count { $0.kind == .extra })
         }
+        // A full check has counted them chunk by chunk.
+        if options.mode != .full { table.equalByPolicy = equalByPolicy[index] ?? [:] }
         table.samples = Array(differences.prefix(options.sampleLimit))
         table.samplesCut = differences.count > table.samples.count || suspects.overflown.contains(index)
         table.pending = Int64(dirty.count(of: index)) + state.tables[index].chunks.rowsAgain

@@ -173,21 +173,12 @@ extension CheckSession {
             state.tables[index].report.reason = "it was being emptied or altered"
             return
         }
-        var keys: Set<KeyImage> = []
-        let rounds = pair.usesRanges ? 5 : 1
-        for _ in 0..<rounds {
-            var from: KeyImage?
-            if pair.usesRanges, let rows = pair.source.estimatedRows, rows > 1000 {
-                let whole = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter)
-                from = try await views.source.boundary(whole, rows: .random(in: 1..<Int(min(rows, 10_000_000))))
-            }
-            for (view, layout, filter) in [
-                (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
-            ] {
-                let request = ComparisonRequest(layout: layout, rowFilter: filter, from: from)
-                keys.formUnion(try await firstKeys(request, view))
-            }
-        }
+        // From both sides, so that a row that only one of them has may be drawn.
+        let count = options.sampleRows
+        let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter)
+        var keys = Set(try await views.source.drawKeys(request, count: count, seed: sampleSeed))
+        keys.formUnion(
+            try await views.target.drawKeys(ComparisonRequest(layout: pair.target), count: count, seed: sampleSeed ^ 1))
         keys.subtract(try await canonicalExcluded(index, views))
         let outcomes = try await makeComparer(pair).compare(
             keys: Array(keys), source: views.source, target: views.target)
@@ -201,6 +192,7 @@ extension CheckSession {
         if options.mode == .sample {
             state.tables[index].report.rowsCompared += Int64(outcomes.count)
             state.tables[index].report.matching += Int64(outcomes.count { $0.difference == nil })
+            for policy in outcomes.flatMap(\.equalByPolicy) { equalByPolicy[index, default: [:]][policy, default: 0] += 1 }
             state.tables[index].report.hashAlgorithm = "cell by cell"
             board.add(rows: Int64(outcomes.count))
         }
@@ -210,18 +202,5 @@ extension CheckSession {
     func writeFound(_ outcomes: [KeyOutcome], of index: Int) throws(BridgeError) {
         try differenceFile?.writeNew(
             outcomes.compactMap { outcome in outcome.difference.map { (outcome.canonicalKey ?? outcome.key, $0) } }, table: index)
-    }
-
-    private func firstKeys(
-        _ request: ComparisonRequest, _ view: any ComparisonView
-    ) async throws(BridgeError) -> [KeyImage] {
-        let rows = try await view.openRows(request)
-        let buffer = RecordBuffer()
-        do throws(BridgeError) { _ = try await rows.read(into: buffer, limit: 64 << 10) } catch {
-            await rows.close()
-            throw error
-        }
-        await rows.close()
-        return Array(try Self.rowKeys(buffer, request.layout).prefix(200))
     }
 }

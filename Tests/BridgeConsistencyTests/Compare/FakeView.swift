@@ -198,6 +198,10 @@ final class FakeView: ComparisonView, @unchecked Sendable {
         return nil
     }
 
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        rows.prefix(count).map { row in image(Self.keyIndexes(request.layout).map { row[$0] }) }
+    }
+
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? { nil }
 
     func digest(_ request: ComparisonRequest, buckets: Int) async throws(BridgeError) -> [RowDigest] {

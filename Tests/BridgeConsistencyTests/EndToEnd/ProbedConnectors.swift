@@ -158,6 +158,9 @@ private struct ProbedView: ComparisonView {
         probe.found(bytes: buffer.count - before)
         return rows
     }
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        try await base.drawKeys(request, count: count, seed: seed)
+    }
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {
         try await base.boundary(request, rows: rows)
     }

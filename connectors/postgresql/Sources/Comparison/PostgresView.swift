@@ -172,6 +172,37 @@ actor PostgresView: ComparisonView {
         }
     }
 
+    // MARK: Samples
+
+    /// Bytes of keys that are drawn at once.
+    private static let drawnBytes = 64 << 20
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        try await cancellable { () throws(BridgeError) in
+            let query = try query(request)
+            let connection = try connected()
+            do throws(BridgeError) {
+                let pages = try connection.rows(
+                    ComparisonQuery.pages, ["\(query.table.oid)"], during: "drawing rows").first?[0].flatMap { Int64($0) }
+                try connection.beginCopyOut(
+                    "COPY (\(query.draw(count, seed: seed, pages: pages ?? 0))) TO STDOUT (FORMAT binary)", during: "drawing rows")
+                var rows = BinaryRows(query.table.identity.map(\.column))
+                var data = PGCopyData()
+                let buffer = RecordBuffer()
+                var keys: [KeyImage] = []
+                var size = 0
+                while try connection.nextCopy(&data) {
+                    guard size < Self.drawnBytes else { continue }
+                    buffer.removeAll()
+                    guard try rows.take(data.bytes, asRows: true, into: buffer) else { continue }
+                    keys.append(KeyImage(Array(buffer.bytes.dropFirst(4))))
+                    size += buffer.count
+                }
+                return keys
+            } catch { throw error.adding(.table, query.table.name.description) }
+        }
+    }
+
     // MARK: Ranges and digests
 
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {

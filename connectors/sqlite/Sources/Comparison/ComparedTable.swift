@@ -12,11 +12,11 @@ final class ComparedTable {
     let from: String
     /// ` AND (…)`, or nothing.
     let filter: String
-    private let table: SQLiteTable
+    let table: SQLiteTable
     /// The compared columns' places in the table.
-    private let places: [Int]
+    let places: [Int]
     private let encoding: String
-    private let connection: SQLiteConnection
+    let connection: SQLiteConnection
     private lazy var finder = KeyFinder(self, table: table, places: keyPlaces.map { places[$0] }, connection)
 
     /// - Throws: `schemaChanged` if table or columns are no more what they were when the layout was made.

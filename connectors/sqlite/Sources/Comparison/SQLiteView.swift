@@ -39,6 +39,10 @@ final class SQLiteView: ComparisonView {
         try await worker.findRows(request, keys: keys, into: buffer, limit: limit)
     }
 
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        try await worker.drawKeys(request, count: count, seed: seed)
+    }
+
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {
         try await worker.boundary(request, rows: rows)
     }
@@ -162,6 +166,10 @@ private actor ViewWorker {
         _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
     ) throws(BridgeError) -> Int? {
         try table(request).find(keys, into: buffer, limit: keys.count > 1 ? limit : .max)
+    }
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) throws(BridgeError) -> [KeyImage] {
+        try table(request).draw(count, seed: seed)
     }
 
     func boundary(_ request: ComparisonRequest, rows: Int) throws(BridgeError) -> KeyImage? {
