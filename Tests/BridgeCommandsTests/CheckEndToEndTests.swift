@@ -119,12 +119,7 @@ private struct Place: Sendable {
 
     /// What a check in progress has written down.
     var state: (checkId: String, isComplete: Bool, rows: Int)? {
-        guard let data = FileManager.default.contents(atPath: folder.path("bridge-data/forward/check/check-state.json")),
-            let object = try? JSONSerialization.jsonObject(with: data) as? [String: Any],
-            let identifier = object["checkId"] as? String, let isComplete = object["isComplete"] as? Bool
-        else { return nil }
-        let reports = (object["tables"] as? [[String: Any]] ?? []).compactMap { $0["report"] as? [String: Any] }
-        return (identifier, isComplete, reports.reduce(0) { $0 + ($1["rowsCompared"] as? Int ?? 0) })
+        CheckRunner.kept(stateDirectory: folder.path("bridge-data/forward/check")).map { ($0.checkId, $0.isComplete, Int($0.rowsCompared)) }
     }
 
     func startRun() async throws -> ChildProcess {

@@ -63,6 +63,8 @@ struct CheckSessionTests {
         var request = CheckSession.Request()
         request.tables = ["users", "users"]
         request.mode = .sample
+        request.equal = [.jsonSpacing]
+        request.sampleRows = 7
         let outcome = try await procedure.run(request)
         #expect(outcome.error == nil)
         #expect(outcome.report == Reports.clean())
@@ -73,6 +75,9 @@ struct CheckSessionTests {
         #expect(options.tables == [TableName(name: "users")])
         #expect(options.mode == .sample)
         #expect(options.throttle == 0.9)
+        #expect(options.policies == [.jsonSpacing])
+        #expect(options.sampleRows == 7)
+        #expect(options.memory == CheckOptions.standardMemory)
         #expect(options.journalDirectory == place.folder.path("bridge-data/forward/journal"))
         #expect(options.stateDirectory == place.folder.path("bridge-data/forward/check"))
 
@@ -222,6 +227,14 @@ struct CheckSessionTests {
         #expect(outcome.status == 64, "\(outcome.errors)")
         #expect(outcome.output.isEmpty)
         #expect(outcome.errors.contains("try: bridge check --help"))
+    }
+
+    @Test("K8 an unknown policy is refused with the nearest one")
+    func unknownPolicy() async throws {
+        let place = try await CheckPlace.syncing()
+        let outcome = try await Executable.run(["check", "--equal", "numeric_scal"], in: place.folder)
+        #expect(outcome.status == 64)
+        #expect(outcome.errors.contains("did you mean numeric_scale?"), "\(outcome.errors)")
     }
 
     @Test("a file for differences that cannot be is refused before anything else; no configuration is 78")

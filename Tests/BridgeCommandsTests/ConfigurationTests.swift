@@ -1,3 +1,4 @@
+import BridgeConsistency
 import BridgeCore
 import Testing
 
@@ -69,7 +70,7 @@ struct ConfigurationTests {
                     columns: [id, user_id, bio]
                     where: "tenant_id = 7"
             replication: { batch_bytes: 8MB, copy_jobs: 2, apply_jobs: 1, journal_budget: 20GB, journal_keep: 24h, on_conflict: stop }
-            check: { max_age: 15m, throttle: 0.9 }
+            check: { max_age: 15m, throttle: 0.9, equal: [numeric_scale, negative_zero], memory: 64MB }
             cutover: { max_lag: 2s, max_pause: 2s, window: "Sunday 02:00-06:00 UTC" }
             """)
         #expect(configuration.link().form == .native)
@@ -79,6 +80,10 @@ struct ConfigurationTests {
                     source: TableName(schema: "public", name: "profiles"),
                     target: TableName(schema: "accounts", name: "user_profiles"), columns: ["id", "user_id", "bio"],
                     rowFilter: "tenant_id = 7"))
+        #expect(configuration.check.equal == [.numericScale, .negativeZero])
+        #expect(configuration.check.memory == 64_000_000)
+        let shown = ConfigurationRenderer(configuration: configuration).yaml.joined(separator: "\n")
+        #expect(shown.contains(#"equal: ["negative_zero","numeric_scale"]"#), "\(shown)")
         #expect(configuration.cutover.window?.weekdays == [0])
         #expect(configuration.cutover.window?.startMinute == 120)
         #expect(configuration.cutover.window?.endMinute == 360)
@@ -142,6 +147,11 @@ struct ConfigurationTests {
                 hint: "on_conflict: skip"),
             Refusal(add: "replication: [1]", message: "replication must hold keys and values"),
             Refusal(add: "check: { throttle: 90 }", message: "check.throttle must be a number above 0 and at most 1"),
+            Refusal(
+                add: "check: { equal: [negative_zero, numeric_scales] }",
+                message: "check.equal[1] must be one of negative_zero, numeric_scale, json_spacing, character_padding"),
+            Refusal(add: "check: { equal: numeric_scale }", message: "check.equal must be a list"),
+            Refusal(add: "check: { memory: 1MB }", message: "check.memory must be at least 16MB"),
             Refusal(add: "check: { max_age: 15 }", message: "check.max_age needs a unit"),
             Refusal(add: "cutover: { max_lag: 0s }", message: "cutover.max_lag must be longer than nothing"),
             Refusal(

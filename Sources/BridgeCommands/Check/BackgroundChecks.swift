@@ -100,13 +100,13 @@ final class BackgroundChecks: Sendable {
     /// One check, if there is something to build upon.
     func turn() async -> Turn {
         let folder = directory.checkDirectory(.forward)
-        let canBegin = try? await BlockingWork().run { () throws(BridgeError) in
-            CheckRunner.hasCompletedFullCheck(stateDirectory: folder)
+        let kept = try? await BlockingWork().run { () throws(BridgeError) in
+            CheckRunner.kept(stateDirectory: folder).map { ($0.isComplete, $0.policies) }
         }
-        guard canBegin == true else { return .skipped }
+        guard let (isComplete, policies) = kept ?? nil, isComplete else { return .skipped }
         let before = await LastCheck.read(directory, migration: configuration.migration)
         do throws(BridgeError) {
-            var report = try await check()
+            var report = try await check(policies)
             report.background = true
             try await record(report)
             announce(report, before: before)
@@ -116,21 +116,24 @@ final class BackgroundChecks: Sendable {
         }
     }
 
-    private func check() async throws(BridgeError) -> CheckReport {
+    /// - Parameter policies: those of the full check that it builds upon.
+    private func check(_ policies: EqualityPolicies) async throws(BridgeError) -> CheckReport {
         let migration = try Migration(configuration, registry: registry)
         let result: Result<CheckReport, BridgeError>
-        do throws(BridgeError) { result = .success(try await check(migration)) } catch { result = .failure(error) }
+        do throws(BridgeError) { result = .success(try await check(migration, policies)) } catch { result = .failure(error) }
         state.withLock { $0.check = nil }
         await migration.close()
         return try result.get()
     }
 
-    private func check(_ migration: Migration) async throws(BridgeError) -> CheckReport {
+    private func check(_ migration: Migration, _ policies: EqualityPolicies) async throws(BridgeError) -> CheckReport {
         let link = try await migration.open().description
         var options = CheckOptions(
             mode: .incremental, throttle: configuration.check.throttle, stateDirectory: directory.checkDirectory(.forward),
             journalDirectory: directory.journalDirectory(.forward))
         options.waitsForOthers = false
+        options.policies = policies
+        options.memory = Int(clamping: configuration.check.memory)
         let check = try factory(link, options, migration.source, migration.target, logger, nil)
         let isStopping = state.withLock { state in
             state.check = check

@@ -8,6 +8,7 @@ extension CheckReport {
     /// For people: every table, the validations, what does not hold, the rows that differ, the verdict, what to do next.
     package func lines(_ style: Style) -> [String] {
         var lines = [heading(style), "  source  \(Printable.text(source))", "  target  \(Printable.text(target))"]
+        if !policies.isEmpty { lines.append("  let pass  \(policies.map(Printable.text).joined(separator: ", "))") }
         lines += tableLines(style)
         lines += validationLines(style)
         lines += section("does not hold", soundness.filter { !$0.holds }.map { obligation in

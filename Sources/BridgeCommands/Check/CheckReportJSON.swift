@@ -13,6 +13,8 @@ extension CheckReport {
             "migration": .string(migration),
             "mode": .string(mode.rawValue),
             "background": .bool(background),
+            "policies": Self.strings(policies),
+            "sample_seed": JSONValue(sampleSeed),
             "verdict": .string(verdict.rawValue),
             "gate": ["open": .bool(gate.isOpen), "reasons": Self.strings(gate.reasons)],
             "started_at": .string(startedAt),

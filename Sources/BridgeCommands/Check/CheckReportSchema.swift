@@ -7,7 +7,7 @@ package enum CheckReportSchema {
           "title": "The report of bridge check",
           "description": "What bridge check --json prints and data_dir/checks keeps. A minor version of the format only adds keys: pass over those that you do not know. Times are RFC 3339 in UTC, durations seconds, ratios from 0 to 1; positions, hashes and values of keys are strings. What is not known is null.",
           "type": "object",
-          "required": ["format_version", "kind", "check_id", "migration", "mode", "background", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "soundness", "progress", "validations", "tables", "errors"],
+          "required": ["format_version", "kind", "check_id", "migration", "mode", "background", "policies", "sample_seed", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "soundness", "progress", "validations", "tables", "errors"],
           "properties": {
             "format_version": { "type": "string", "pattern": "^1\\.[0-9]+$" },
             "kind": { "const": "check" },
@@ -15,6 +15,8 @@ package enum CheckReportSchema {
             "migration": { "type": "string", "minLength": 1 },
             "mode": { "enum": ["full", "incremental", "sample", "fence"] },
             "background": { "description": "Whether a running link made it by itself.", "type": "boolean" },
+            "policies": { "description": "The policies of equality in force, by name.", "type": "array", "items": { "type": "string", "pattern": "^[a-z_]+$" } },
+            "sample_seed": { "description": "What the rows of the sample were drawn by: --sample-seed draws them again.", "type": ["string", "null"], "pattern": "^[0-9]+$" },
             "verdict": { "$ref": "#/$defs/verdict" },
             "gate": {
               "description": "Whether a phase change may rest on this check.",
@@ -93,7 +95,7 @@ package enum CheckReportSchema {
                   "target_only": { "$ref": "#/$defs/count" },
                   "pending": { "description": "Rows that changed meanwhile and are not settled yet.", "$ref": "#/$defs/count" },
                   "repaired": { "description": "Rows of the target that this check wrote over with the source's.", "$ref": "#/$defs/count" },
-                  "equal_by_policy": { "description": "Rows equal only under a policy, by its name.", "type": "object", "additionalProperties": { "$ref": "#/$defs/count" } },
+                  "equal_by_policy": { "description": "Rows that this check compared and found equal only under a policy, by its name.", "type": "object", "additionalProperties": { "$ref": "#/$defs/count" } },
                   "hash_algorithm": { "type": ["string", "null"] },
                   "samples": { "type": "array", "items": { "$ref": "#/$defs/sample" } },
                   "samples_cut": { "description": "Whether more rows differ than samples has.", "type": "boolean" }

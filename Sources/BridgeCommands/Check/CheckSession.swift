@@ -19,6 +19,10 @@ final class CheckSession: Sendable {
         /// Absolute.
         var differencesFile: String?
         var chunkRows: Int?
+        /// Beside those of the configuration.
+        var equal: EqualityPolicies = []
+        var sampleRows = CheckOptions.standardSampleRows
+        var sampleSeed: UInt64?
     }
 
     /// Makes the real check.
@@ -68,6 +72,10 @@ final class CheckSession: Sendable {
             stateDirectory: directory.checkDirectory(.forward), journalDirectory: directory.journalDirectory(.forward),
             repair: request.repair)
         options.chunkRows = request.chunkRows
+        options.policies = migration.configuration.check.equal.union(request.equal)
+        options.memory = Int(clamping: migration.configuration.check.memory)
+        options.sampleRows = request.sampleRows
+        options.sampleSeed = request.sampleSeed
         let session = lock == nil ? nil : try RunSession.prepare(migration, link: link, logger: logger)
         let check = try factory(
             link.description, options, migration.source, migration.target, logger, session?.applierAccess)

@@ -35,14 +35,28 @@ struct CheckCommand: BridgeSubcommand {
     var tables: [String] = []
     @Flag(help: "Write the source's row to the target where they differ.")
     var repair = false
-    @Flag(name: .customLong("show-values"), help: "Put the values of rows that differ into the report.")
+    @Flag(name: .customLong("show-values"), help: "Put the values of rows that differ into the report, up to 16 KB of each.")
     var showValues = false
     @Option(help: ArgumentHelp("How many differing rows of a table are named. (default: 10)", valueName: "n"))
     var samples: Int?
     @Option(
         name: .customLong("differences"),
-        help: ArgumentHelp("Write the keys of all rows that a full check finds to differ to this file.", valueName: "file"), completion: .file())
+        help: ArgumentHelp("Write the keys of all rows that are found to differ to this file, one JSON object a line.", valueName: "file"), completion: .file())
     var differencesFile: String?
+    @Option(
+        name: .customLong("equal"),
+        help: ArgumentHelp(
+            "Let a difference pass and count it: \(EqualityPolicies.knownNames.joined(separator: ", ")); may be given more than once.",
+            valueName: "policy"))
+    var equal: [String] = []
+    @Option(
+        name: .customLong("sample-rows"),
+        help: ArgumentHelp("How many rows a sample draws from either side of a table. (default: 1000)", valueName: "n"))
+    var sampleRows: Int?
+    @Option(
+        name: .customLong("sample-seed"),
+        help: ArgumentHelp("Draw the rows of a sample as another check did: its report has the number.", valueName: "n"))
+    var sampleSeed: UInt64?
     @Option(name: .customLong("chunk-rows"), help: .hidden)
     var chunkRows: Int?
     @Flag(help: "List the last checks instead.")
@@ -56,9 +70,17 @@ struct CheckCommand: BridgeSubcommand {
         if let chunkRows, !(1...10_000_000).contains(chunkRows) {
             throw ValidationError("--chunk-rows must be from 1 to 10000000")
         }
+        if let sampleRows, !(1...1_000_000).contains(sampleRows) {
+            throw ValidationError("--sample-rows must be from 1 to 1000000")
+        }
+        for name in equal where EqualityPolicies(name: name) == nil {
+            let known = EqualityPolicies.knownNames
+            let nearest = nearestName(to: name, in: known).map { "; did you mean \($0)?" } ?? ""
+            throw ValidationError("--equal must be one of \(known.joined(separator: ", "))\(nearest)")
+        }
         let checks =
             mode != nil || !tables.isEmpty || repair || showValues || samples != nil || differencesFile != nil
-            || chunkRows != nil
+            || chunkRows != nil || !equal.isEmpty || sampleRows != nil || sampleSeed != nil
         if history, schema { throw ValidationError("--history and --schema exclude each other") }
         if checks, history || schema {
             throw ValidationError("--\(history ? "history" : "schema") makes no check, so it stands alone")
@@ -103,6 +125,9 @@ struct CheckCommand: BridgeSubcommand {
         request.showValues = showValues
         request.samples = samples ?? request.samples
         request.chunkRows = chunkRows
+        request.equal = equal.reduce(into: []) { $0.formUnion(EqualityPolicies(name: $1) ?? []) }
+        request.sampleRows = sampleRows ?? request.sampleRows
+        request.sampleSeed = sampleSeed
         if let differencesFile {
             let path = absolute(differencesFile, in: FileManager.default.currentDirectoryPath)
             var isFolder: ObjCBool = false

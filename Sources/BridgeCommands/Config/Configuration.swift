@@ -1,3 +1,4 @@
+package import BridgeConsistency
 package import BridgeCore
 
 /// Everything that a command needs to know about a migration: `bridge.yaml`, with flags and environment laid over it.
@@ -30,6 +31,10 @@ package struct Configuration: Sendable {
         package var maxAge: Duration = .seconds(15 * 60)
         /// The part of the source's throughput that a check leaves to the application: above 0, at most 1.
         package var throttle = 0.9
+        /// Differences that count as none, and are counted.
+        package var equal: EqualityPolicies = []
+        /// Bytes of keys and differences that a check may hold.
+        package var memory: Int64 = Int64(CheckOptions.standardMemory)
     }
 
     package struct Cutover: Hashable, Sendable {

@@ -1,3 +1,4 @@
+import BridgeConsistency
 import BridgeCore
 
 /// Turns the text of `bridge.yaml` into a ``Configuration``, by walking the document by hand so that every error names
@@ -128,7 +129,7 @@ struct ConfigurationParser {
     }
 
     private func parseCheck(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
-        let keys = try value.mapping(known: ["max_age", "throttle"])
+        let keys = try value.mapping(known: ["max_age", "throttle", "equal", "memory"])
         parsed.givenKeys.formUnion(keys.keys.map { "check.\($0)" })
         if let value = keys["max_age"] {
             parsed.check.maxAge = try value.quantity(substitution, Quantity.duration)
@@ -138,6 +139,21 @@ struct ConfigurationParser {
                 throw value.invalid("must be a number above 0 and at most 1", hint: "write, for example, throttle: 0.9")
             }
             parsed.check.throttle = part
+        }
+        for value in try keys["equal"]?.elements() ?? [] {
+            let name = try value.text(substitution)
+            guard let policy = EqualityPolicies(name: name) else {
+                let known = EqualityPolicies.knownNames
+                throw value.invalid(
+                    "must be one of \(known.joined(separator: ", "))",
+                    hint: nearestName(to: name, in: known).map { "write \($0)" })
+            }
+            parsed.check.equal.formUnion(policy)
+        }
+        if let value = keys["memory"] {
+            let bytes = try value.quantity(substitution, Quantity.bytes)
+            guard bytes >= 16_000_000 else { throw value.invalid("must be at least 16MB") }
+            parsed.check.memory = bytes
         }
     }
 

@@ -1,3 +1,4 @@
+import BridgeConsistency
 import BridgeCore
 
 /// Shows a resolved configuration, secrets masked.
@@ -35,6 +36,10 @@ package struct ConfigurationRenderer: Sendable {
             Setting(section: "replication", name: "on_conflict", value: .string(replication.onConflict.rawValue)),
             Setting(section: "check", name: "max_age", value: .string(Quantity.text(configuration.check.maxAge))),
             Setting(section: "check", name: "throttle", value: .number(configuration.check.throttle)),
+            Setting(
+                section: "check", name: "equal", value: .array(configuration.check.equal.names.map(JSONValue.string))),
+            Setting(
+                section: "check", name: "memory", value: .string(Quantity.text(bytes: configuration.check.memory))),
             Setting(section: "cutover", name: "max_lag", value: .string(Quantity.text(cutover.maxLag))),
             Setting(section: "cutover", name: "max_pause", value: .string(Quantity.text(cutover.maxPause))),
             Setting(section: "cutover", name: "window", value: JSONValue(cutover.window?.text)),

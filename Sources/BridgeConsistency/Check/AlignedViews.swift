@@ -24,7 +24,7 @@ extension CheckSession {
         do throws(BridgeError) {
             let end = try await self.source.currentPosition(link)
             guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
-            try await pass(end, tail)
+            try await pass(end, tail, (source.sees, target.sees))
             let dispute = await tail.dispute(source: source.sees, target: target.sees)
             soundness.hold(.journalPassed)
             if case .before(let applied) = target.sees {
@@ -67,14 +67,21 @@ extension CheckSession {
     }
 
     /// Reads the journal until everything committed before `end` has been read; all that was touched is dirty.
-    func pass(_ end: Position, _ tail: JournalTail) async throws(BridgeError) {
+    /// - Parameter views: two views that are open; nil if none are.
+    func pass(
+        _ end: Position, _ tail: JournalTail, _ views: (source: ViewMark, target: ViewMark)?
+    ) async throws(BridgeError) {
         let deadline = ContinuousClock.now + options.patience
         var wait: Duration = .milliseconds(1)
         while true {
-            try await tail.advance()
-            for transaction in await tail.takeTouched() { dirty.touch(transaction) }
+            while true {
+                let isMore = try await tail.advance(views: views)
+                for transaction in await tail.takeTouched() { dirty.touch(transaction) }
+                try makeRoom()
+                try board.goOn()
+                if !isMore { break }
+            }
             if await tail.frontier >= end { return }
-            try board.goOn()
             guard ContinuousClock.now < deadline else {
                 throw BridgeError(
                     .serverBusy, "the journal does not reach the end of the source's log",
@@ -96,21 +103,26 @@ extension CheckSession {
         for (view, layout, filter) in [
             (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
         ] {
-            let all = Array(keys)
-            let buffer = RecordBuffer()
-            for start in stride(from: 0, to: all.count, by: 500) {
-                buffer.removeAll()
-                try await view.findRows(
-                    ComparisonRequest(layout: layout, rowFilter: filter),
-                    keys: Array(all[start..<min(all.count, start + 500)]), into: buffer)
-                found.formUnion(try rowKeys(buffer, layout))
-            }
+            let request = ComparisonRequest(layout: layout, rowFilter: filter)
+            found.formUnion(try await Self.keysFound(Array(keys), request, view))
         }
         return try DisputedKeys(found, pair)
     }
 
+    /// The keys of the rows that are found by these keys.
+    private static func keysFound(
+        _ keys: [KeyImage], _ request: ComparisonRequest, _ view: any ComparisonView
+    ) async throws(BridgeError) -> Set<KeyImage> {
+        var found: Set<KeyImage> = []
+        let limits = CompareLimits()
+        try await lookUp(keys, limits: limits) { batch, buffer async throws(BridgeError) in
+            try await view.findRows(request, keys: Array(batch), into: buffer, limit: limits.findBytes) != nil
+        } _: { _, buffer throws(BridgeError) in found.formUnion(try rowKeys(buffer, request.layout)) }
+        return found
+    }
+
     /// The keys of rows that a view gave.
-    func rowKeys(_ buffer: RecordBuffer, _ layout: ComparisonLayout) throws(BridgeError) -> [KeyImage] {
+    static func rowKeys(_ buffer: RecordBuffer, _ layout: ComparisonLayout) throws(BridgeError) -> [KeyImage] {
         var keys: [KeyImage] = []
         let places = layout.columns.indices.filter { layout.columns[$0].isKey }
         var reader = ByteReader(buffer.bytes)

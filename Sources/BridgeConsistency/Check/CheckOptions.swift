@@ -23,9 +23,22 @@ package struct CheckOptions: Sendable {
     /// Whether to wait, as long as ``patience``, for another check out of the same state directory. One that does not
     /// throws `alreadyRunning` at once.
     package var waitsForOthers = true
-    /// Rows of a chunk; nil for as many as take about a second. A chunk is what is done again after a kill, and how long
-    /// a view is held.
+    /// Rows of a chunk; nil for as many as take a while. A chunk is what is done again after a kill, and how long a view is
+    /// held.
     package var chunkRows: Int?
+
+    /// Differences that are let pass, and counted.
+    package var policies: EqualityPolicies = []
+    /// How many rows a sample draws from either side of a table.
+    package var sampleRows = CheckOptions.standardSampleRows
+    /// What the rows of a sample are drawn by; nil for one that nobody knows beforehand.
+    package var sampleSeed: UInt64?
+    /// Bytes of keys and of rows found to differ that may be held: what was touched and is not settled, what is in dispute,
+    /// and what a report tells. Above it more is compared again than looked up.
+    package var memory = CheckOptions.standardMemory
+
+    package static let standardMemory = 256 << 20
+    package static let standardSampleRows = 1000
 
     package init(
         mode: CheckReport.Mode = .full, tables: [TableName]? = nil, showValues: Bool = false, sampleLimit: Int = 10,

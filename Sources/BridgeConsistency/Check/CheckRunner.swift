@@ -29,9 +29,16 @@ package final class CheckRunner: ConsistencyCheck {
 
     package var progress: CheckReport.Progress { board.progress }
 
-    /// Whether a full check of all tables was completed that an incremental one can build upon. Blocks.
-    package static func hasCompletedFullCheck(stateDirectory: String) -> Bool {
-        CheckStateFile(directory: stateDirectory, tables: nil).read()?.isComplete ?? false
+    /// What the last check of all tables left, whether it was completed or not; nil if nothing can be built upon. Blocks.
+    package static func kept(
+        stateDirectory: String
+    ) -> (checkId: String, isComplete: Bool, rowsCompared: Int64, policies: EqualityPolicies)? {
+        CheckStateFile(directory: stateDirectory, tables: nil).readHead().map { state in
+            (
+                state.checkId, state.isComplete, state.tables.reduce(0) { $0 + $1.report.rowsCompared },
+                state.policies.reduce(into: EqualityPolicies()) { $0.formUnion(EqualityPolicies(name: $1) ?? []) }
+            )
+        }
     }
 
     package func run() async throws(BridgeError) -> CheckReport {

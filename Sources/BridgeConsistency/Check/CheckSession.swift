@@ -18,6 +18,7 @@ actor CheckSession {
     let access: ApplierAccess?
     let pairs: [TablePair]
     let stateFile: CheckStateFile
+    let stateWriter: CheckStateWriter
     let differenceFile: DifferenceFile?
 
     var state: CheckState
@@ -34,11 +35,19 @@ actor CheckSession {
     /// The mark of the check before this one, needed no more once this one has written its state.
     var outdatedMark: String?
     var hasWrittenState = false
+    /// How many keys of the last batch a repair has dealt with, and how many the next one gets.
+    var repairedKeys = 0
+    var repairSize = CheckSession.repairSize
+    /// Since when the table that is to be compared next has been in dispute as a whole.
+    var blockedSince: ContinuousClock.Instant?
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
+    /// Rows that this check looked up, or compared again, and found equal under a policy only.
+    var equalByPolicy: [Int: [String: Int64]] = [:]
+    let sampleSeed: UInt64
     var sampleFindings: [Int: [CheckReport.Sample]] = [:]
     var sampledRows: Int64 = 0
 
@@ -61,19 +70,23 @@ actor CheckSession {
         for mapping in link.mappings {
             let from = try await sourceSide.layout(of: mapping, columns: nil)
             let to = try await targetSide.layout(of: mapping, columns: from.columns)
-            pairs.append(TablePair(mapping: mapping, source: from, target: to))
+            pairs.append(TablePair(mapping: mapping, source: from, target: to, policies: options.policies))
         }
         self.pairs = pairs
         wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
         stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
+        stateWriter = CheckStateWriter(path: stateFile.path)
+        suspects.limit = options.memory / 8
+        sampleSeed = options.sampleSeed ?? .random(in: 0...UInt64.max)
         if let path = options.differencesFile {
-            differenceFile = try DifferenceFile(path: path)
+            differenceFile = try DifferenceFile(
+                path: path, tables: pairs.map(\.mapping.source.description), folder: options.stateDirectory)
         } else {
             differenceFile = nil
         }
         state = CheckState(
             checkId: CheckIdentifier.make(), startedAt: Timestamp.now.rfc3339,
-            origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs),
+            origin: "\(origin.position.storedForm)\n\(origin.identityText)", selection: Self.selection(pairs, options.policies),
             fingerprint: CaptureFingerprint(common: "", tables: []), from: 0, journaled: 0, foreignBefore: 0,
             tables: pairs.map {
                 .init(
@@ -81,10 +94,13 @@ actor CheckSession {
                         source: $0.mapping.source.description, target: $0.mapping.target.description,
                         status: .consistent))
             })
+        state.policies = options.policies.names
     }
 
-    private static func selection(_ pairs: [TablePair]) -> String {
-        pairs.map { pair in
+    private static func selection(_ pairs: [TablePair], _ policies: EqualityPolicies) -> String {
+        // What was let pass may differ by other policies.
+        let equal = policies.isEmpty ? "" : "equal under \(policies.names.joined(separator: ","))\n"
+        return equal + pairs.map { pair in
             let columns = zip(pair.source.columns, pair.target.columns).map { "\($0.name):\($0.typeName):\($1.typeName)" }
             return "\(pair.mapping.source)>\(pair.mapping.target)[\(columns.joined(separator: ","))]"
                 + (pair.mapping.rowFilter ?? "")
@@ -95,6 +111,8 @@ actor CheckSession {
         let result: Result<CheckReport, BridgeError>
         do throws(BridgeError) { result = .success(try await check()) } catch { result = .failure(error) }
         await tail?.close()
+        // A check that was stopped leaves what it found.
+        if case .failure = result { try? differenceFile?.finish() }
         return try result.get()
     }
 
@@ -113,6 +131,7 @@ actor CheckSession {
             forgetRepairedSamples()
             try await save()
         }
+        try differenceFile?.finish()
         return try await makeReport()
     }
 
@@ -143,7 +162,7 @@ actor CheckSession {
             // Emptied or altered while another table was compared: once more.
             let again = wanted.filter { dirty.wholeTables.contains($0) }
             guard !again.isEmpty else { break }
-            for index in again { restart(index) }
+            for index in again { try restart(index) }
         }
         if wanted.contains(where: { dirty.wholeTables.contains($0) }) {
             soundness.fail(.wholeTableChanges, "a table was emptied or altered again and again")
@@ -228,7 +247,7 @@ actor CheckSession {
     private func openTail(at position: UInt64) async throws(BridgeError) -> JournalTail {
         let tail = try await JournalTail.open(
             directory: options.journalDirectory, from: Position(commit: position), layouts: pairs.map(\.source),
-            names: pairs.map(\.mapping.source))
+            names: pairs.map(\.mapping.source), memory: options.memory / 4)
         soundness.hold(.captureUninterrupted)
         soundness.hold(.keyChanges)
         return tail
@@ -244,10 +263,13 @@ actor CheckSession {
         guard restore(old) else {
             state = fresh
             (dirty, suspects) = (DirtySet(), SuspectSet())
+            suspects.limit = options.memory / 8
             return false
         }
         await holdAlteredTables()
         soundness.hold(.writersSettled)
+        // What is not remembered by key would be missing in the file.
+        if differenceFile != nil { for index in wanted where state.tables[index].hasOverflow { try restart(index) } }
         return true
     }
 
@@ -259,6 +281,12 @@ actor CheckSession {
         }
         if let broken = old.broken {
             soundness.fail(.captureUninterrupted, "an earlier check found an obligation broken (\(broken))")
+            return false
+        }
+        // Not a fault that stays: a check under the same policies can go on from it.
+        guard old.policies == state.policies else {
+            let names = old.policies.isEmpty ? "no policy" : old.policies.joined(separator: ", ")
+            soundness.fail(.databasesRead, "the last full check let other differences pass (\(names))")
             return false
         }
         guard let now = try await canBuildUpon(old) else {
@@ -278,8 +306,9 @@ actor CheckSession {
         soundness.hold(.writersSettled)
         soundness.hold(.targetWatched)
         try await leaveMark()
+        guard restore(old) else { return false }
         touch(now.changedTables(since: old.fingerprint) ?? [], now)
-        return restore(old)
+        return true
     }
 
     /// What capture rests on now; nil, with the obligation that fails, if nothing can be built upon the state.
@@ -310,25 +339,16 @@ actor CheckSession {
 
     /// What an earlier check left to be looked at again.
     private func restore(_ old: CheckState) -> Bool {
-        for entry in old.dirty {
-            guard let keys = entry.keys else { return false }
-            for key in keys { dirty.touch(entry.table, key) }
-        }
+        guard state.tables.count == pairs.count else { return false }
+        dirty = old.dirty
         for table in old.dirtyTables { dirty.touchWhole(table) }
-        restoreSuspects()
+        suspects = old.suspects
+        suspects.limit = options.memory / 8
+        for (index, table) in old.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
+        // They are held once.
+        state.dirty = DirtySet()
+        state.suspects = SuspectSet()
         return true
-    }
-
-    private func restoreSuspects() {
-        for suspect in state.suspects {
-            let key = KeyImage(suspect.key)
-            if let sample = suspect.sample {
-                suspects.found(suspect.table, key, sample)
-            } else {
-                suspects.suspect(suspect.table, key)
-            }
-        }
-        for (index, table) in state.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
     }
 
     // MARK: - Keeping
@@ -337,30 +357,21 @@ actor CheckSession {
     func save() async throws(BridgeError) {
         guard options.mode != .sample else { return }
         if let tail { state.journaled = max(state.from, min(await tail.settled, await tail.frontier).commit) }
-        state.dirty = pairs.indices.compactMap { index in
-            let keys = dirty.keys(of: index)
-            return keys.isEmpty ? nil : CheckState.Keys(table: index, keys: keys)
-        }
         state.dirtyTables = dirty.wholeTables.sorted()
-        state.suspects = suspects.rows.flatMap { table, rows in
-            rows.map { row in
-                // Values were asked for in one report, not in the next ones.
-                var sample = row.value
-                sample?.sourceValues = nil
-                sample?.targetValues = nil
-                return CheckState.Suspect(table: table, key: row.key.bytes, sample: sample)
-            }
-        }
         for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
         try await leaveMark()
+        let wasBroken = state.broken != nil
         state.broken = state.broken ?? soundness.lastingFailure
-        try stateFile.write(state)
+        // A verdict may rest on a state that is complete, and none on one that is broken: no older one may come back.
+        try stateWriter.save(state, &dirty, &suspects, asWhole: state.isComplete || wasBroken != (state.broken != nil))
         hasWrittenState = true
     }
 
-    func restart(_ index: Int) {
+    func restart(_ index: Int) throws(BridgeError) {
+        try differenceFile?.remove(table: index)
         state.tables[index].next = nil
         state.tables[index].isDone = false
+        state.tables[index].chunks = ChunkMap()
         state.tables[index].report = CheckReport.Table(
             source: pairs[index].mapping.source.description, target: pairs[index].mapping.target.description,
             status: .consistent)

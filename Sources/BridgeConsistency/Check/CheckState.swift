@@ -3,7 +3,7 @@ import Foundation
 
 /// What a check leaves on disk: a killed one goes on from it, a later incremental one begins with it.
 struct CheckState: Codable, Sendable {
-    struct Table: Codable, Sendable {
+    struct Table: Codable, Sendable, Equatable {
         var report: CheckReport.Table
         /// Where the next chunk begins; nil at the beginning.
         var next: [UInt8]?
@@ -13,6 +13,8 @@ struct CheckState: Codable, Sendable {
         /// The table counts as emptied by a transaction that committed here, until both views see it: what was captured
         /// before it was altered is then on both sides.
         var alteredAt: UInt64?
+        /// What was compared, chunk by chunk.
+        var chunks = ChunkMap()
     }
 
     /// Which watch over writes by others the target has, and the mark that this check leaves beside it.
@@ -33,6 +35,8 @@ struct CheckState: Codable, Sendable {
     var origin: String
     /// What is compared, and how.
     var selection: String
+    /// Which differences were let pass.
+    var policies: [String] = []
     /// What capture rested on; see ``ComparisonSource/captureFingerprint()``.
     var fingerprint: CaptureFingerprint
     /// Every key touched by a transaction that commits at or after it is dirty, or was settled since.
@@ -45,92 +49,93 @@ struct CheckState: Codable, Sendable {
     var watch: Watch?
     /// The number of the last write to the target by others before the first view was opened.
     var foreignBefore: Int64
-    var tables: [Table]
     /// All tables were compared whole, and the dirty keys as far as they settled.
     var isComplete = false
     /// Why nothing can be built upon it: an obligation was found broken. Only a full check that begins anew helps.
     var broken: String?
-    var dirty: [Keys] = []
     var dirtyTables: [Int] = []
-    /// Rows known to differ, and rows that somebody else wrote: looked at again each time.
-    var suspects: [Suspect] = []
     /// Seconds that opening two views and reading up to the end of the log took, and keys compared in a second.
     var viewSeconds: Double?
     var keysPerSecond: Double?
 
-    /// Keys of one table, one behind the other, each with its length.
-    struct Keys: Codable, Sendable {
-        var table: Int
-        var bytes: Data
+    // Records of their own in the file, so that what did not change is not written again.
+    var tables: [Table]
+    /// Only where the state was read from disk: the keys, and the rows known to differ or written by somebody else.
+    var dirty = DirtySet()
+    var suspects = SuspectSet()
 
-        init(table: Int, keys: [KeyImage]) {
-            self.table = table
-            bytes = Data()
-            for key in keys {
-                withUnsafeBytes(of: UInt32(clamping: key.bytes.count).bigEndian) { bytes.append(contentsOf: $0) }
-                bytes.append(contentsOf: key.bytes)
-            }
-        }
-
-        /// The keys; nil if the bytes are not what was written.
-        var keys: [KeyImage]? {
-            var keys: [KeyImage] = []
-            let all = [UInt8](bytes)
-            var offset = 0
-            while offset < all.count {
-                guard offset + 4 <= all.count else { return nil }
-                let length = all[offset..<offset + 4].reduce(0) { $0 << 8 | Int($1) }
-                guard offset + 4 + length <= all.count else { return nil }
-                keys.append(KeyImage(Array(all[(offset + 4)..<(offset + 4 + length)])))
-                offset += 4 + length
-            }
-            return keys
-        }
+    private enum CodingKeys: String, CodingKey {
+        case version, checkId, startedAt, origin, selection, policies, fingerprint, from, journaled, applied, watch, foreignBefore
+        case isComplete, broken, dirtyTables, viewSeconds, keysPerSecond
     }
 
-    struct Suspect: Codable, Sendable {
-        var table: Int
-        var key: [UInt8]
-        /// Nil while it is not known to differ.
-        var sample: CheckReport.Sample?
+    init(
+        checkId: String, startedAt: String, origin: String, selection: String, fingerprint: CaptureFingerprint, from: UInt64,
+        journaled: UInt64, foreignBefore: Int64, tables: [Table]
+    ) {
+        self.checkId = checkId
+        self.startedAt = startedAt
+        self.origin = origin
+        self.selection = selection
+        self.fingerprint = fingerprint
+        self.from = from
+        self.journaled = journaled
+        self.foreignBefore = foreignBefore
+        self.tables = tables
+    }
+
+    init(from decoder: any Decoder) throws {
+        let values = try decoder.container(keyedBy: CodingKeys.self)
+        version = try values.decode(Int.self, forKey: .version)
+        checkId = try values.decode(String.self, forKey: .checkId)
+        startedAt = try values.decode(String.self, forKey: .startedAt)
+        origin = try values.decode(String.self, forKey: .origin)
+        selection = try values.decode(String.self, forKey: .selection)
+        policies = try values.decode([String].self, forKey: .policies)
+        fingerprint = try values.decode(CaptureFingerprint.self, forKey: .fingerprint)
+        from = try values.decode(UInt64.self, forKey: .from)
+        journaled = try values.decode(UInt64.self, forKey: .journaled)
+        applied = try values.decode(UInt64.self, forKey: .applied)
+        watch = try values.decodeIfPresent(Watch.self, forKey: .watch)
+        foreignBefore = try values.decode(Int64.self, forKey: .foreignBefore)
+        isComplete = try values.decode(Bool.self, forKey: .isComplete)
+        broken = try values.decodeIfPresent(String.self, forKey: .broken)
+        dirtyTables = try values.decode([Int].self, forKey: .dirtyTables)
+        viewSeconds = try values.decodeIfPresent(Double.self, forKey: .viewSeconds)
+        keysPerSecond = try values.decodeIfPresent(Double.self, forKey: .keysPerSecond)
+        tables = []
     }
 }
 
-/// Keeps the state in one file, replaced as a whole. Blocks; used from a thread that may.
+/// Where a check keeps its state. Blocks; used from a thread that may.
 struct CheckStateFile: Sendable {
     let path: String
 
     /// - Parameter tables: nil for the check of all tables. One of some tables stands beside it, not in its place.
     init(directory: String, tables: [TableName]?) {
         guard let tables else {
-            path = directory + "/check-state.json"
+            path = directory + "/check.state"
             return
         }
         var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         for byte in tables.map(\.description).sorted().joined(separator: "\n").utf8 {
             hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3
         }
-        path = directory + "/check-state-\(String(hash, radix: 16)).json"
+        path = directory + "/check-\(String(hash, radix: 16)).state"
     }
 
     /// Nil if there is none, or none of this version, or a broken one: a full check then begins anew.
-    func read() -> CheckState? {
-        guard let data = FileManager.default.contents(atPath: path),
-            let state = try? JSONDecoder().decode(CheckState.self, from: data),
-            state.version == CheckState.currentVersion
-        else { return nil }
-        return state
-    }
+    func read() -> CheckState? { CheckStateReader.read(path, withKeys: true) }
 
-    /// - Throws: `inputOutput`.
+    /// The same without keys and rows.
+    func readHead() -> CheckState? { CheckStateReader.read(path, withKeys: false) }
+
+    /// Replaces it as a whole.
+    /// - Throws: `inputOutput`, `diskFull`.
     func write(_ state: CheckState) throws(BridgeError) {
-        do {
-            let folder = URL(fileURLWithPath: path).deletingLastPathComponent()
-            try FileManager.default.createDirectory(at: folder, withIntermediateDirectories: true)
-            try JSONEncoder().encode(state).write(to: URL(fileURLWithPath: path), options: .atomic)
-        } catch {
-            throw BridgeError(.inputOutput, "the check's state cannot be written", context: [.init(.file, path)])
-        }
+        var (dirty, suspects) = (state.dirty, state.suspects)
+        let writer = CheckStateWriter(path: path)
+        try writer.save(state, &dirty, &suspects, asWhole: true)
     }
 
     func remove() { try? FileManager.default.removeItem(atPath: path) }

@@ -56,7 +56,7 @@ extension CheckSession {
         guard let now = try await fingerprint(), let changed = now.changedTables(since: state.fingerprint), !changed.isEmpty
         else { return }
         let settled = try await from.settledPosition(patience: options.patience, afterWriters: true)
-        try await pass(settled, tail)
+        try await pass(settled, tail, nil)
         let last = await tail.lastUnseen(before: settled)
         for index in changed {
             logger.info("a table was altered and is compared again", metadata: ["table": "\(pairs[index].mapping.source)"])

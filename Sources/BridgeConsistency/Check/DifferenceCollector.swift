@@ -1,5 +1,4 @@
 import BridgeCore
-import Foundation
 import Synchronization
 
 /// Takes the differences of one chunk: so many are remembered, and all go to the file that was asked for.
@@ -7,70 +6,58 @@ final class DifferenceCollector: Sendable {
     struct Found: Sendable {
         var rows: [(key: KeyImage, sample: CheckReport.Sample)] = []
         var hasMore = false
+        var footprint = 0
+        /// What the file may have already.
+        var unwritten: [(key: KeyImage, sample: CheckReport.Sample)] = []
     }
+
+    private static let unwrittenRows = 1000
 
     private let found = Mutex(Found())
     private let file: DifferenceFile?
-    private let table: String
+    private let table: Int
+    private let isRepeated: Bool
+    private let room: Int
 
-    init(table: String, file: DifferenceFile?) {
+    /// - Parameters:
+    ///   - isRepeated: whether the chunk was compared before, so that the file may have its rows.
+    ///   - room: bytes that may be remembered.
+    init(table: Int, file: DifferenceFile?, isRepeated: Bool = false, room: Int = .max) {
         self.table = table
         self.file = file
+        self.isRepeated = isRepeated
+        self.room = room
     }
 
     /// - Throws: `inputOutput`, `diskFull`.
     func take(_ sample: CheckReport.Sample, _ key: KeyImage) throws(BridgeError) {
-        found.withLock { found in
-            if found.rows.count < SuspectSet.mostOfTable {
+        let size = SuspectSet.footprint(key, sample)
+        let isFull = found.withLock { found in
+            if found.rows.count < SuspectSet.mostOfTable, found.footprint + size <= room {
                 found.rows.append((key, sample))
+                found.footprint += size
             } else {
                 found.hasMore = true
             }
+            guard file != nil, isRepeated else { return false }
+            found.unwritten.append((key, sample))
+            return found.unwritten.count >= Self.unwrittenRows
         }
-        try file?.write(sample, table: table)
+        if isFull { try writeNew() }
+        if !isRepeated { try file?.write(sample, key: key, table: table) }
     }
 
-    var all: Found { found.withLock { $0 } }
-}
-
-/// All differing keys, one JSON object a line.
-final class DifferenceFile: Sendable {
-    private struct Line: Encodable {
-        var table: String
-        var difference: CheckReport.Sample
+    /// What was found, once all of it is in the file.
+    func finish() throws(BridgeError) -> Found {
+        try writeNew()
+        return found.withLock { $0 }
     }
 
-    private struct Output {
-        let handle: FileHandle
-        let encoder: JSONEncoder
-    }
-
-    private let output: Mutex<Output>
-    private let path: String
-
-    /// - Throws: `inputOutput` if the file cannot be made.
-    init(path: String) throws(BridgeError) {
-        self.path = path
-        guard FileManager.default.createFile(atPath: path, contents: nil, attributes: [.posixPermissions: 0o600]),
-            let handle = FileHandle(forWritingAtPath: path)
-        else {
-            throw BridgeError(.inputOutput, "the file for the differences cannot be made", context: [.init(.file, path)])
+    private func writeNew() throws(BridgeError) {
+        let rows = found.withLock { found in
+            defer { found.unwritten = [] }
+            return found.unwritten
         }
-        let encoder = JSONEncoder()
-        encoder.keyEncodingStrategy = .convertToSnakeCase
-        encoder.outputFormatting = [.sortedKeys, .withoutEscapingSlashes]
-        output = Mutex(Output(handle: handle, encoder: encoder))
-    }
-
-    func write(_ sample: CheckReport.Sample, table: String) throws(BridgeError) {
-        do {
-            try output.withLock { output in
-                var line = try output.encoder.encode(Line(table: table, difference: sample))
-                line.append(UInt8(ascii: "\n"))
-                try output.handle.write(contentsOf: line)
-            }
-        } catch {
-            throw BridgeError(.inputOutput, "the differences cannot be written", context: [.init(.file, path)])
-        }
+        try file?.writeNew(rows, table: table)
     }
 }

@@ -10,37 +10,59 @@ extension CheckSession {
     func drain(untilAllSettled: Bool) async throws(BridgeError) {
         var unproven: [Int: Set<KeyImage>]?
         var idle = 0
+        var repeats = 0
         while true {
             try board.goOn()
             let before = dirty.count
-            var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
-            let leftBefore = left.values.reduce(0) { $0 + $1.count }
-            try await again { () async throws(BridgeError) in left = try await self.drainRound(left) }
+            let leftBefore = unproven?.values.reduce(0) { $0 + $1.count } ?? .max
+            var left = unproven ?? [:]
+            let isFirst = unproven == nil
+            let mayRepeat = repeats < 10
+            try await again { () async throws(BridgeError) in
+                left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat)
+            }
+            if mayRepeat, hasChunksAgain {
+                repeats += 1
+                for index in wanted where !dirty.wholeTables.contains(index) { try await compareChunksAgain(index) }
+            }
+            // Keys that were dropped are not looked up: their chunks are compared.
+            for (index, keys) in left { left[index] = keys.filter { dirty.contains(index, $0) } }
             let leftAfter = left.values.reduce(0) { $0 + $1.count }
             unproven = left
             uncompared = left.mapValues(\.count)
+            for index in wanted { uncompared[index, default: 0] += Int(state.tables[index].chunks.rowsAgain) }
             let hasProgress = untilAllSettled ? dirty.count < before : leftAfter < leftBefore
             idle = hasProgress ? 0 : idle + 1
-            let isDone = untilAllSettled ? wanted.allSatisfy { dirty.keys(of: $0).isEmpty } : leftAfter == 0
-            guard !isDone, idle < (untilAllSettled ? 200 : 50) else { return }
+            let isDone = untilAllSettled ? wanted.allSatisfy { dirty.count(of: $0) == 0 } : leftAfter == 0
+            guard !isDone || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : 50) else { return }
             if !hasProgress { await board.sleep(.milliseconds(20)) }
         }
     }
 
-    private func drainRound(_ unproven: [Int: Set<KeyImage>]) async throws(BridgeError) -> [Int: Set<KeyImage>] {
+    private var hasChunksAgain: Bool {
+        wanted.contains { !state.tables[$0].chunks.again.isEmpty && !dirty.wholeTables.contains($0) }
+    }
+
+    /// - Parameters:
+    ///   - unproven: nil in the first round: all that is dirty once the journal was read.
+    ///   - mayDrop: whether keys may be dropped to have their chunks compared again.
+    private func drainRound(
+        _ unproven: [Int: Set<KeyImage>]?, mayDrop: Bool
+    ) async throws(BridgeError) -> [Int: Set<KeyImage>] {
         let views = try await openViews()
-        var left = unproven
         do throws(BridgeError) {
             // After the view was opened: what it holds of others' writes is recorded by now.
             try await takeForeignWrites()
+            if mayDrop { try dropCrowdedKeys() }
+            var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
             try await compareDirty(views, &left)
+            await views.close()
+            state.viewSeconds = views.seconds
+            return left
         } catch {
             await views.close()
             throw error
         }
-        await views.close()
-        state.viewSeconds = views.seconds
-        return left
     }
 
     private func compareDirty(_ views: AlignedViews, _ unproven: inout [Int: Set<KeyImage>]) async throws(BridgeError) {
@@ -57,7 +79,9 @@ extension CheckSession {
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
             let clear = try inDispute.leaving(suspected)
-            for outcome in try await comparer.compare(keys: clear, source: views.source, target: views.target) {
+            let outcomes = try await comparer.compare(keys: clear, source: views.source, target: views.target)
+            try writeFound(outcomes, of: index)
+            for outcome in outcomes {
                 if let sample = outcome.difference {
                     // Two spellings of a key are one row.
                     let name = outcome.canonicalKey ?? outcome.key
@@ -79,7 +103,9 @@ extension CheckSession {
         let began = clock.now
         let unsettled = views.dispute.unsettled[index] ?? []
         let isTouchedWhole = views.dispute.unsettledTables.contains(index)
-        for outcome in try await comparer.compare(keys: keys, source: views.source, target: views.target) {
+        let outcomes = try await comparer.compare(keys: keys, source: views.source, target: views.target)
+        try writeFound(outcomes, of: index)
+        for outcome in outcomes {
             if let sample = outcome.difference {
                 // It is looked at again as a suspect, under the name that both sides share.
                 suspects.found(index, outcome.canonicalKey ?? outcome.key, sample)
@@ -87,7 +113,9 @@ extension CheckSession {
                 suspects.clear(index, key)
             }
             // The dispute covers all that was read: touches come in with the next pair of views only.
-            if !unsettled.contains(outcome.key), !isTouchedWhole { dirty.settle(index, outcome.key) }
+            guard !unsettled.contains(outcome.key), !isTouchedWhole else { continue }
+            dirty.settle(index, outcome.key)
+            for policy in outcome.equalByPolicy { equalByPolicy[index, default: [:]][policy, default: 0] += 1 }
         }
         let seconds = Double((clock.now - began) / .microseconds(1)) / 1e6
         if keys.count >= 100 { state.keysPerSecond = Double(keys.count) / max(seconds, 1e-6) }
@@ -113,6 +141,8 @@ extension CheckSession {
     private func take(_ write: ForeignWrite) {
         guard let index = wanted.first(where: { pairs[$0].target.table == write.table }) else { return }
         foreignWrites += 1
-        if let key = write.key { suspects.suspect(index, key) } else { dirty.touchWhole(index) }
+        guard let key = write.key else { return dirty.touchWhole(index) }
+        // Without room for it, all that was compared is compared again, in views that are opened after this one.
+        if !suspects.suspect(index, key) { state.tables[index].chunks.compareAllAgain() }
     }
 }

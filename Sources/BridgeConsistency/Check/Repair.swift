@@ -7,7 +7,8 @@ package typealias ApplierAccess =
     ) async -> Result<Int, BridgeError>?
 
 extension CheckSession {
-    private static let rowsOfBatch = 500
+    /// How many rows a batch has, and what they may take, a row more at most: they are held several times on their way.
+    static var repairSize: FindSize { FindSize(most: 500, bytes: 8 << 20) }
 
     /// Writes the source's rows over those of the target that are known to differ.
     ///
@@ -22,9 +23,11 @@ extension CheckSession {
         }
         for index in wanted {
             let keys = suspects.differing(of: index)
-            for start in stride(from: 0, to: keys.count, by: Self.rowsOfBatch) {
+            var start = 0
+            while start < keys.count {
                 try board.goOn()
-                let batch = Array(keys[start..<min(keys.count, start + Self.rowsOfBatch)])
+                let batch = Array(keys[start..<min(keys.count, start + repairSize.keys)])
+                repairedKeys = batch.count
                 let outcome = await access { applier, checkpoint in
                     do throws(BridgeError) {
                         return .success(try await self.rewrite(batch, of: index, applier, checkpoint))
@@ -34,6 +37,7 @@ extension CheckSession {
                     throw BridgeError(.interrupted, "the link ended before its rows were repaired")
                 }
                 let rows = try outcome.get()
+                start += repairedKeys
                 state.tables[index].report.repaired += Int64(rows)
                 logger.notice("rows repaired", metadata: ["table": "\(pairs[index].mapping.target)", "rows": "\(rows)"])
             }
@@ -58,12 +62,19 @@ extension CheckSession {
         _ keys: [KeyImage], of index: Int, _ applier: any ChangeApplier, _ checkpoint: Checkpoint, _ views: AlignedViews
     ) async throws(BridgeError) -> Int {
         let pair = pairs[index]
-        guard !views.dispute.unsettledTables.contains(index), pair.source.columns.contains(where: \.isKey) else { return 0 }
+        guard !views.dispute.unsettledTables.contains(index), pair.source.columns.contains(where: \.isKey) else {
+            return 0
+        }
         let inDispute = try await canonicalExcluded(index, views)
-        let clear = try inDispute.leaving(keys)
         let found = RecordBuffer()
-        try await views.source.findRows(
-            ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter), keys: clear, into: found)
+        let request = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter)
+        var clear = try inDispute.leaving(keys)
+        while try await views.source.findRows(request, keys: clear, into: found, limit: repairSize.bytes) == nil {
+            repairSize.shrink()
+            repairedKeys = min(keys.count, repairSize.keys)
+            clear = try inDispute.leaving(keys.prefix(repairedKeys))
+        }
+        repairSize.grow(keys: clear.count, took: found.count)
         // A reader of the target would hold up an engine with one writer.
         await views.target.close()
         let relation = Relation(

@@ -12,6 +12,8 @@ extension CheckSession {
         report.progress.etaSeconds = 0
         report.tables = wanted.map { tableReport($0) }
         report.validations = try await validations(report.tables)
+        report.policies = options.policies.names
+        if options.mode == .sample || options.mode == .full { report.sampleSeed = String(sampleSeed) }
         report.fenceSeconds = predictedFence
         report.verdict = verdict(report)
         report.gate = gate(report)
@@ -26,9 +28,11 @@ extension CheckSession {
             table.sourceOnly = Int64(differences.count { $0.kind == .missing })
             table.targetOnly = Int64(differences.count { $0.kind == .extra })
         }
+        // A full check has counted them chunk by chunk.
+        if options.mode != .full { table.equalByPolicy = equalByPolicy[index] ?? [:] }
         table.samples = Array(differences.prefix(options.sampleLimit))
         table.samplesCut = differences.count > table.samples.count || suspects.overflown.contains(index)
-        table.pending = Int64(dirty.keys(of: index).count)
+        table.pending = Int64(dirty.count(of: index)) + state.tables[index].chunks.rowsAgain
         if !differences.isEmpty || suspects.overflown.contains(index) {
             table.status = .inconsistent
         } else if dirty.wholeTables.contains(index) {
@@ -46,7 +50,9 @@ extension CheckSession {
 
     private var predictedFence: Double? {
         guard let views = state.viewSeconds else { return nil }
-        return views + Double(dirty.count + suspects.count) / (state.keysPerSecond ?? 10_000)
+        // A row that is read with its neighbours costs a tenth of one that is looked up, or less.
+        let rows = state.tables.reduce(0) { $0 + $1.chunks.rowsAgain }
+        return views + (Double(dirty.count + suspects.count) + Double(rows) / 10) / (state.keysPerSecond ?? 10_000)
     }
 
     private func validations(_ tables: [CheckReport.Table]) async throws(BridgeError) -> [CheckReport.Validation] {

@@ -50,32 +50,28 @@ extension CheckSession {
         let views = try await openViews()
         do throws(BridgeError) {
             guard !views.dispute.unsettledTables.contains(index) else {
-                // Emptied or altered on one side and not on the other yet.
                 await views.close()
-                restart(index)
-                await board.sleep(.milliseconds(50))
+                // Emptied or altered on one side and not on the other yet; or too much is under way.
+                if dirty.wholeTables.contains(index) { try restart(index) }
+                try await waitForTarget(index)
                 return
             }
             if dirty.wholeTables.contains(index) {
                 // Both views hold what emptied or altered it: from here on the table is compared anew.
-                restart(index)
+                try restart(index)
                 dirty.settleWhole(index)
             }
             let from = state.tables[index].next.map { KeyImage($0) }
             let (start, to) = try await bounds(pair, from, plan, views.source)
-            let collector = DifferenceCollector(table: pair.mapping.source.description, file: differenceFile)
             let clock = ContinuousClock()
             let began = clock.now
-            let outcome = try await comparer.compare(
-                source: views.source, target: views.target, from: from, to: to,
-                disputed: Array(views.dispute.excluded[index] ?? []),
-                onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
+            let outcome = try await compareRange(index, from: from, to: to, comparer, views)
             let worked = clock.now - began
-            let found = collector.all
-            for (key, sample) in found.rows { suspects.found(index, key, sample) }
-            if found.hasMore { suspects.overflow(index) }
             await views.close()
+            blockedSince = nil
+            touchUnsettled(index, views)
             take(outcome, into: index)
+            state.tables[index].chunks.append(to: to, rows: outcome.rowsCompared)
             state.tables[index].next = to?.bytes
             state.tables[index].isDone = to == nil
             plan.learn(found: outcome.rowsCompared, from: start, to: to?.integer, worked: worked)
@@ -95,6 +91,42 @@ extension CheckSession {
         if start == nil, plan.wantsStart { start = try await view.boundary(request, rows: 1)?.integer }
         if let end = plan.end(from: start) { return (start, KeyImage(integer: end)) }
         return (start, try await view.boundary(request, rows: plan.rows))
+    }
+
+    /// A table that is in dispute as a whole is waited for, but not for ever.
+    private func waitForTarget(_ index: Int) async throws(BridgeError) {
+        let since = blockedSince ?? .now
+        blockedSince = since
+        guard ContinuousClock.now - since < options.patience * 10 else {
+            throw BridgeError(
+                .serverBusy, "the target is too far behind for a table to be compared",
+                context: [.init(.table, pairs[index].mapping.source.description)],
+                hint: "wait until bridge status shows a small lag, then check again: it goes on from here")
+        }
+        await board.sleep(.milliseconds(50))
+    }
+
+    /// Compares a range and remembers what differs there; all or nothing.
+    func compareRange(
+        _ index: Int, from: KeyImage?, to: KeyImage?, isRepeated: Bool = false, _ comparer: TableComparer, _ views: AlignedViews
+    ) async throws(BridgeError) -> ChunkOutcome {
+        let mark = try differenceFile?.mark()
+        do throws(BridgeError) {
+            let collector = DifferenceCollector(
+                table: index, file: differenceFile, isRepeated: isRepeated, room: options.memory / 8)
+            let outcome = try await comparer.compare(
+                source: views.source, target: views.target, from: from, to: to,
+                disputed: Array(views.dispute.excluded[index] ?? []),
+                onDifference: { (sample, key) throws(BridgeError) in try collector.take(sample, key) })
+            let found = try collector.finish()
+            for (key, sample) in found.rows { suspects.found(index, key, sample) }
+            if found.hasMore { suspects.overflow(index) }
+            return outcome
+        } catch {
+            // The range is compared again, and its rows are written again.
+            if let mark { try differenceFile?.cut(to: mark) }
+            throw error
+        }
     }
 
     func makeComparer(_ pair: TablePair) -> TableComparer {
@@ -122,7 +154,7 @@ extension CheckSession {
 
     /// Gives the source back what was taken: a share of `1 - throttle` of one core's time at most, on a machine that may
     /// have two.
-    private func pause(after worked: Duration) async {
+    func pause(after worked: Duration) async {
         guard options.throttle > 0 else { return }
         let share = max(0.02, min(1, 2 * (1 - options.throttle)))
         await board.sleep(worked * (1 / share - 1))
@@ -163,25 +195,14 @@ extension CheckSession {
             state.tables[index].report.reason = "it was being emptied or altered"
             return
         }
-        var keys: Set<KeyImage> = []
-        let rounds = pair.usesRanges ? 5 : 1
-        for _ in 0..<rounds {
-            var from: KeyImage?
-            if pair.usesRanges, let rows = pair.source.estimatedRows, rows > 1000 {
-                let whole = ComparisonRequest(layout: pair.source, rowFilter: pair.mapping.rowFilter)
-                from = try await views.source.boundary(whole, rows: .random(in: 1..<Int(min(rows, 10_000_000))))
-            }
-            for (view, layout, filter) in [
-                (views.source, pair.source, pair.mapping.rowFilter), (views.target, pair.target, nil),
-            ] {
-                let request = ComparisonRequest(layout: layout, rowFilter: filter, from: from)
-                keys.formUnion(try await firstKeys(request, view))
-            }
-        }
+        // From both sides, so that a row that only one of them has may be drawn.
+        let count = options.sampleRows
+        var keys = Set(try await views.source.drawKeys(pair.request(.source), count: count, seed: sampleSeed))
+        keys.formUnion(try await views.target.drawKeys(pair.request(.target), count: count, seed: sampleSeed ^ 1))
         let chosen = try pair.distinct(try await canonicalExcluded(index, views).leaving(keys))
+        let outcomes = try await makeComparer(pair).compare(keys: chosen, source: views.source, target: views.target)
+        try writeFound(outcomes, of: index)
         sampledRows += Int64(chosen.count)
-        let outcomes = try await makeComparer(pair).compare(
-            keys: chosen, source: views.source, target: views.target)
         for outcome in outcomes {
             guard let sample = outcome.difference else { continue }
             sampleFindings[index, default: []].append(sample)
@@ -190,21 +211,15 @@ extension CheckSession {
         if options.mode == .sample {
             state.tables[index].report.rowsCompared += Int64(outcomes.count)
             state.tables[index].report.matching += Int64(outcomes.count { $0.difference == nil })
+            for policy in outcomes.flatMap(\.equalByPolicy) { equalByPolicy[index, default: [:]][policy, default: 0] += 1 }
             state.tables[index].report.hashAlgorithm = "cell by cell"
             board.add(rows: Int64(outcomes.count))
         }
     }
 
-    private func firstKeys(
-        _ request: ComparisonRequest, _ view: any ComparisonView
-    ) async throws(BridgeError) -> [KeyImage] {
-        let rows = try await view.openRows(request)
-        let buffer = RecordBuffer()
-        do throws(BridgeError) { _ = try await rows.read(into: buffer, limit: 64 << 10) } catch {
-            await rows.close()
-            throw error
-        }
-        await rows.close()
-        return Array(try rowKeys(buffer, request.layout).prefix(200))
+    /// Writes what look-ups found to the file of differences, as far as it is not there.
+    func writeFound(_ outcomes: [KeyOutcome], of index: Int) throws(BridgeError) {
+        try differenceFile?.writeNew(
+            outcomes.compactMap { outcome in outcome.difference.map { (outcome.canonicalKey ?? outcome.key, $0) } }, table: index)
     }
 }

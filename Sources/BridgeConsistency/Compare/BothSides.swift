@@ -57,23 +57,50 @@ func readAll(
 }
 
 /// Looks keys up in batches that stay small where rows are large.
+/// - Parameter find: appends the rows of some keys; false, and nothing appended, if they take too much.
 func lookUp(
     _ keys: [KeyImage], limits: CompareLimits,
-    find: (ArraySlice<KeyImage>, RecordBuffer) async throws(BridgeError) -> Void,
+    find: (ArraySlice<KeyImage>, RecordBuffer) async throws(BridgeError) -> Bool,
     _ batch: (ArraySlice<KeyImage>, RecordBuffer) throws(BridgeError) -> Void
 ) async throws(BridgeError) {
     let buffer = RecordBuffer()
     var start = 0
-    var size = min(16, limits.findBatch)
-    var largest = 1
+    var size = FindSize(limits)
     while start < keys.count {
         if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
-        let end = min(keys.count, start + size)
+        let end = min(keys.count, start + size.keys)
         buffer.removeAll(retaining: 4 << 20)
-        try await find(keys[start..<end], buffer)
+        guard try await find(keys[start..<end], buffer) else {
+            size.shrink()
+            continue
+        }
         try batch(keys[start..<end], buffer)
-        try forEachRow(in: buffer) { image throws(BridgeError) in largest = max(largest, image.count) }
-        size = max(1, min(limits.findBatch, size * 4, limits.memory / 2 / largest))
+        size.grow(keys: end - start, took: buffer.count)
         start = end
+    }
+}
+
+/// How many keys are looked up at once: more and more, as long as their rows stay within so many bytes. Rows that are
+/// larger than those before are refused, and asked for anew in smaller batches.
+struct FindSize {
+    private(set) var keys: Int
+    /// Bytes that the rows of one look-up on one side may take.
+    let bytes: Int
+    private let most: Int
+
+    init(_ limits: CompareLimits) { self.init(most: limits.findBatch, bytes: limits.findBytes) }
+
+    init(most: Int, bytes: Int) {
+        self.most = most
+        self.bytes = bytes
+        keys = min(16, most)
+    }
+
+    /// The rows of a single key are never too much, so that this ends.
+    mutating func shrink() { keys = max(1, keys / 4) }
+
+    /// - Parameter took: bytes of the rows of the last look-up on the side that took more.
+    mutating func grow(keys last: Int, took: Int) {
+        keys = max(1, min(most, keys * 4, bytes / max(1, took / max(1, last))))
     }
 }

@@ -66,7 +66,7 @@ struct ClientComparison {
         let imager = RowImager(comparer.pair, hasher: comparer.hasher)
         var found: Set<UInt128> = []
         try await lookUp(keys, limits: comparer.limits) { batch, buffer async throws(BridgeError) in
-            try await view.findRows(request, keys: Array(batch), into: buffer)
+            try await view.findRows(request, keys: Array(batch), into: buffer, limit: comparer.limits.findBytes) != nil
         } _: { _, buffer throws(BridgeError) in
             try forEachRow(in: buffer) { image throws(BridgeError) in found.insert(try imager.rawKeyHash(of: image)) }
         }

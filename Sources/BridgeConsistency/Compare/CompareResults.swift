@@ -8,6 +8,8 @@ package struct CompareLimits: Hashable, Sendable {
     package var memory: Int
     /// Keys looked up at once, at most; fewer where rows are large.
     package var findBatch: Int
+    /// Bytes that the rows of one look-up may take on one side, a row more at most.
+    package var findBytes: Int { max(1024, memory / 2) }
     /// Bytes read from a view at once, a row more at most.
     package var readBytes: Int
     /// Where that file is made; it has no name there. Nil: the system's folder for temporary files.

@@ -35,6 +35,7 @@ final class DifferenceReporter {
     private var pendingWeight = 0
     private var pendingSamples: Int64 = 0
     private var largestRow: Int
+    private var size: FindSize
 
     init(
         _ comparer: TableComparer, source: any ComparisonView, target: any ComparisonView, isServer: Bool,
@@ -47,6 +48,7 @@ final class DifferenceReporter {
         imager = RowImager(comparer.pair, hasher: comparer.hasher)
         self.onDifference = onDifference
         self.isServer = isServer
+        size = FindSize(comparer.limits)
         // Nothing is known of the rows' sizes yet: begin with few.
         largestRow = max(1, comparer.limits.memory / 16)
     }
@@ -96,10 +98,27 @@ final class DifferenceReporter {
     }
 
     private func flush() async throws(BridgeError) {
-        guard !pending.isEmpty else { return }
-        let rows = try await fetch()
         var counts: [UInt128: Int] = [:]
-        for finding in pending {
+        var start = 0
+        while start < pending.count {
+            let part = pending[start..<min(pending.count, start + size.keys)]
+            guard let rows = try await fetch(part) else {
+                size.shrink()
+                continue
+            }
+            try say(part, rows, &counts)
+            start += part.count
+            size.grow(keys: part.count, took: max(rows.source.buffer.count, rows.target.buffer.count))
+        }
+        pending.removeAll(keepingCapacity: true)
+        pendingWeight = 0
+        pendingSamples = 0
+    }
+
+    private func say(
+        _ part: ArraySlice<Finding>, _ rows: (source: FoundRows, target: FoundRows), _ counts: inout [UInt128: Int]
+    ) throws(BridgeError) {
+        for finding in part {
             let earlier = counts[finding.key, default: 0]
             counts[finding.key] = earlier + 1
             let source = image(finding.source, finding, rows.source, rows.target, earlier)
@@ -118,9 +137,6 @@ final class DifferenceReporter {
                 try report(finding, columns, source, target, rows)
             }
         }
-        pending.removeAll(keepingCapacity: true)
-        pendingWeight = 0
-        pendingSamples = 0
     }
 
     private func report(
@@ -156,22 +172,27 @@ final class DifferenceReporter {
         return isServer ? found.range(finding.key, besides: other, earlier) : found.range(finding.key, row.hash)
     }
 
-    private func fetch() async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
-        let wanted = pending.filter(needsRows)
+    /// - Returns: nil if the rows take too much.
+    private func fetch(
+        _ part: ArraySlice<Finding>
+    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows)? {
+        let wanted = part.filter(needsRows)
+        let limit = part.count > 1 ? limits.findBytes : .max
         let (first, second) = (wanted.compactMap(\.source?.key), wanted.compactMap(\.target?.key))
-        let buffers: (source: RecordBuffer, target: RecordBuffer)
+        let buffers: (source: RecordBuffer?, target: RecordBuffer?)
         if pair.hasKey {
             let (views, pair) = (views, pair)
             buffers = try await onBothSides {
-                () async throws(BridgeError) in try await findRows(views.source, pair.request(.source), first)
+                () async throws(BridgeError) in try await findRows(views.source, pair.request(.source), first, limit: limit)
             } _: { () async throws(BridgeError) in
-                try await findRows(views.target, pair.request(.target), second)
+                try await findRows(views.target, pair.request(.target), second, limit: limit)
             }
         } else {
             // The key is the row.
             buffers = (rowBuffer(first), rowBuffer(second))
         }
-        let rows = (source: try FoundRows(buffers.source, imager), target: try FoundRows(buffers.target, imager))
+        guard let source = buffers.source, let target = buffers.target else { return nil }
+        let rows = (source: try FoundRows(source, imager), target: try FoundRows(target, imager))
         largestRow = max(rows.source.largest, rows.target.largest, largestRow == limits.memory / 16 ? 1 : largestRow)
         return rows
     }
@@ -186,15 +207,15 @@ final class DifferenceReporter {
     }
 }
 
-/// Looks keys up, each once.
+/// Looks keys up, each once; nil if their rows take more than `limit` bytes.
 func findRows(
-    _ view: any ComparisonView, _ request: ComparisonRequest, _ keys: [KeyImage]
-) async throws(BridgeError) -> RecordBuffer {
+    _ view: any ComparisonView, _ request: ComparisonRequest, _ keys: [KeyImage], limit: Int
+) async throws(BridgeError) -> RecordBuffer? {
     let buffer = RecordBuffer()
     var seen: Set<KeyImage> = []
     let distinct = keys.filter { seen.insert($0).inserted }
-    if !distinct.isEmpty { try await view.findRows(request, keys: distinct, into: buffer) }
-    return buffer
+    guard !distinct.isEmpty else { return buffer }
+    return try await view.findRows(request, keys: distinct, into: buffer, limit: limit) == nil ? nil : buffer
 }
 
 /// Rows of a buffer by their hashes.

@@ -19,6 +19,9 @@ package struct EqualityPolicies: OptionSet, Hashable, Sendable {
         (.characterPadding, "character_padding"),
     ]
 
+    /// All names that there are.
+    package static var knownNames: [String] { all.names }
+
     /// The names under which reports count.
     package var names: [String] { Self.known.filter { contains($0.0) }.map(\.1) }
 

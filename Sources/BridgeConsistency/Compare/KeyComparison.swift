@@ -68,8 +68,8 @@ struct KeyComparison {
             for (hash, spelling) in try await spellings(of: Set(wanted.keys), on: side, imager) {
                 for index in wanted[hash] ?? [] {
                     guard let key = outcomes[index].canonicalKey else { continue }
-                    let found = try await find(
-                        source: [side == .source ? spelling : key], target: [side == .target ? spelling : key], imager)
+                    let found = try await findOne(
+                        source: side == .source ? spelling : key, target: side == .target ? spelling : key, imager)
                     let answer = try answer(
                         outcomes[index].key, found, found.source.byKey.values.flatMap { $0 },
                         found.target.byKey.values.flatMap { $0 }, imager)
@@ -107,15 +107,17 @@ struct KeyComparison {
         let singles = wanted.indices.filter { wanted[$0].hash == nil }
         let batched = wanted.indices.filter { wanted[$0].hash != nil }
         var start = 0
-        var size = min(16, comparer.limits.findBatch)
-        var largest = 1
+        var size = FindSize(comparer.limits)
         while start < batched.count {
-            let batch = batched[start..<min(batched.count, start + size)]
+            let batch = batched[start..<min(batched.count, start + size.keys)]
             let hashes = Set(batch.compactMap { wanted[$0].hash })
             // A key that is given in two forms is looked up once, so that no row is found twice.
             var seen: Set<KeyImage> = []
             let keys = batch.map { wanted[$0] }.filter { seen.insert($0.canonical).inserted }.map(\.key)
-            let found = try await find(source: keys, target: keys, imager)
+            guard let found = try await find(source: keys, target: keys, imager) else {
+                size.shrink()
+                continue
+            }
             let areKnown = found.source.byKey.keys.allSatisfy(hashes.contains)
                 && found.target.byKey.keys.allSatisfy(hashes.contains)
             for index in batch {
@@ -128,9 +130,8 @@ struct KeyComparison {
                     result[index] = try await single(wanted[index].key, imager)
                 }
             }
-            largest = max(largest, found.source.largest, found.target.largest)
             start += batch.count
-            size = max(1, min(comparer.limits.findBatch, size * 4, comparer.limits.memory / 4 / largest))
+            size.grow(keys: batch.count, took: max(found.source.buffer.count, found.target.buffer.count))
         }
         for index in singles { result[index] = try await single(wanted[index].key, imager) }
         return result.compactMap { $0 }
@@ -143,22 +144,34 @@ struct KeyComparison {
     }
 
     private func single(_ key: KeyImage, _ imager: RowImager) async throws(BridgeError) -> KeyOutcome {
-        let found = try await find(source: [key], target: [key], imager)
+        let found = try await findOne(source: key, target: key, imager)
         let answer = try answer(
             key, found, found.source.byKey.values.flatMap { $0 }, found.target.byKey.values.flatMap { $0 }, imager)
         return outcome(key, answer)
     }
 
+    private func findOne(
+        source: KeyImage, target: KeyImage, _ imager: RowImager
+    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
+        guard let found = try await find(source: [source], target: [target], imager) else {
+            throw BridgeError(.internalFault, "the rows of a single key were refused for their size")
+        }
+        return found
+    }
+
+    /// - Returns: nil if the rows take too much.
     private func find(
         source sourceKeys: [KeyImage], target targetKeys: [KeyImage], _ imager: RowImager
-    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows) {
+    ) async throws(BridgeError) -> (source: FoundRows, target: FoundRows)? {
         if Task.isCancelled { throw BridgeError(.interrupted, "the comparison was stopped") }
+        let limit = comparer.limits.findBytes
         let buffers = try await onBothSides { [pair, source] () async throws(BridgeError) in
-            try await findRows(source, pair.request(.source), sourceKeys)
+            try await findRows(source, pair.request(.source), sourceKeys, limit: limit)
         } _: { [pair, target] () async throws(BridgeError) in
-            try await findRows(target, pair.request(.target), targetKeys)
+            try await findRows(target, pair.request(.target), targetKeys, limit: limit)
         }
-        return (try FoundRows(buffers.source, imager), try FoundRows(buffers.target, imager))
+        guard let first = buffers.source, let second = buffers.target else { return nil }
+        return (try FoundRows(first, imager), try FoundRows(second, imager))
     }
 
     /// Compares what one key found: usually one row on either side.

@@ -46,11 +46,11 @@ struct KeyRange {
         }
     }
 
-    private static func integer(_ bytes: ArraySlice<UInt8>) -> Int64 {
+    static func integer(_ bytes: ArraySlice<UInt8>) -> Int64 {
         Int64(bitPattern: bytes.reduce(0) { $0 << 8 | UInt64($1) })
     }
 
-    private static func firstCell(_ key: KeyImage) -> (CellTag, ArraySlice<UInt8>)? {
+    static func firstCell(_ key: KeyImage) -> (CellTag, ArraySlice<UInt8>)? {
         guard key.bytes.count >= 7, let tag = CellTag(rawValue: key.bytes[2]), tag.hasBytes else { return nil }
         let length = key.bytes[3..<7].reduce(0) { $0 << 8 | Int($1) }
         guard key.bytes.count - 7 >= length else { return nil }

@@ -17,9 +17,23 @@ struct SampleMaker {
             kind: kind, key: pair.hasKey ? try keyText(key) : [:], columns: columns, position: position,
             sourceHash: sourceHash, targetHash: targetHash)
         guard showValues else { return sample }
-        if let source { sample.sourceValues = try values(source) }
-        if let target { sample.targetValues = try values(target) }
+        if let source { sample.sourceValues = Self.cut(try values(source)) }
+        if let target { sample.targetValues = Self.cut(try values(target)) }
         return sample
+    }
+
+    /// Bytes of a value that are shown. The columns that differ are named whatever their values.
+    static let shownBytes = 16_384
+
+    private static func cut(_ values: [String: String?]) -> [String: String?] {
+        values.mapValues { value in
+            guard let value, value.utf8.count > shownBytes else { return value }
+            var end = value.utf8.index(value.startIndex, offsetBy: shownBytes)
+            while value.unicodeScalars.indices.startIndex < end, end.samePosition(in: value.unicodeScalars) == nil {
+                end = value.utf8.index(before: end)
+            }
+            return "\(value[..<end])… (\(value.utf8.count) bytes)"
+        }
     }
 
     private func keyText(_ key: KeyImage) throws(BridgeError) -> [String: String?] {

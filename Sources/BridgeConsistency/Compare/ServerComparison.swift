@@ -92,7 +92,9 @@ struct ServerComparison {
         var found = Disputed()
         let range = KeyRange(request)
         try await lookUp(keys, limits: comparer.limits) { batch, buffer async throws(BridgeError) in
+            // Keys and hashes only: no more than was given.
             try await view.findHashes(request, keys: Array(batch), into: buffer)
+            return true
         } _: { _, buffer throws(BridgeError) in
             // One row can be found by two keys given, in two batches; it counts once.
             let before = found.keys

@@ -8,16 +8,19 @@ actor JournalTail {
     private let buffer = RecordBuffer(capacity: 1 << 20)
     /// What was read and not fetched yet by ``takeTouched()``.
     private var fresh: [TouchedTransaction] = []
+    private var isAtEnd = true
 
     /// Opens a journal so that every transaction whose commit stands at or after `start` is delivered.
     /// - Throws: `journalMissing` if it no longer has them all; `journalDamaged`.
     static func open(
-        directory: String, from start: Position, layouts: [ComparisonLayout], names: [TableName]
+        directory: String, from start: Position, layouts: [ComparisonLayout], names: [TableName], memory: Int = .max
     ) async throws(BridgeError) -> JournalTail {
         // Position zero would mean: whatever is left.
         let before = Position(commit: max(start.commit, 2) - 1)
         let reader = try await JournalReader.open(directory: directory, after: before)
-        return JournalTail(reader, TouchLog(layouts: layouts, names: names, relations: reader.relations, frontier: start))
+        return JournalTail(
+            reader,
+            TouchLog(layouts: layouts, names: names, relations: reader.relations, frontier: start, limit: memory))
     }
 
     private init(_ reader: JournalReader, _ log: TouchLog) {
@@ -29,13 +32,28 @@ actor JournalTail {
     var frontier: Position { log.frontier }
     var transactionCount: Int { log.count }
 
-    /// Reads what there is.
-    func advance() async throws(BridgeError) {
-        try await reader.refresh()
-        while true {
-            buffer.removeAll()
-            guard try await reader.read(into: buffer, limit: 1 << 20) > 0 else { return }
-            fresh += try log.take(buffer.bytes)
+    /// Reads some of what there is.
+    /// - Parameter views: two views that are open. A transaction that both see, and so all later ones, is not remembered.
+    /// - Returns: whether there may be more.
+    func advance(views: (source: ViewMark, target: ViewMark)?) async throws(BridgeError) -> Bool {
+        if isAtEnd { try await reader.refresh() }
+        buffer.removeAll()
+        isAtEnd = try await reader.read(into: buffer, limit: 1 << 20) == 0
+        if !isAtEnd {
+            fresh += try log.take(buffer.bytes) { transaction in
+                views.map { !Self.isSeen(transaction, $0.source, $0.target) } ?? true
+            }
+        }
+        return !isAtEnd
+    }
+
+    /// Whether both views see it, and all that are opened later.
+    private static func isSeen(_ transaction: TouchedTransaction, _ source: ViewMark, _ target: ViewMark) -> Bool {
+        guard target.sees(transaction.number, commit: transaction.commit) else { return false }
+        switch source {
+        // Below its minimum all have ended, so every later snapshot sees them.
+        case .transactions(let snapshot): return transaction.number < snapshot.minimum
+        case .before: return source.sees(transaction.number, commit: transaction.commit)
         }
     }
 
@@ -48,14 +66,7 @@ actor JournalTail {
     /// Forgets what both views, and so all later ones, see; says what is in dispute between them.
     func dispute(source: ViewMark, target: ViewMark) -> Dispute {
         let dispute = Dispute(log.transactions, source: source, target: target)
-        log.forget { transaction in
-            guard target.sees(transaction.number, commit: transaction.commit) else { return false }
-            switch source {
-            // Below its minimum all have ended, so every later snapshot sees them.
-            case .transactions(let snapshot): return transaction.number < snapshot.minimum
-            case .before: return source.sees(transaction.number, commit: transaction.commit)
-            }
-        }
+        log.forget { Self.isSeen($0, source, target) }
         return dispute
     }
 

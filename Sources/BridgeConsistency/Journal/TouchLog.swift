@@ -9,17 +9,25 @@ struct TouchedTransaction: Sendable {
     var keys: [Int: Set<KeyImage>] = [:]
     /// Tables of which any row may have been touched.
     var wholeTables: Set<Int> = []
+    /// Tables of which it touched more keys than are kept here: any of their keys may be among them.
+    var crowded: Set<Int> = []
 
-    var isEmpty: Bool { keys.isEmpty && wholeTables.isEmpty }
+    var isEmpty: Bool { keys.isEmpty && wholeTables.isEmpty && crowded.isEmpty }
+
+    /// Bytes that keys of a table take, nearly.
+    func footprint(of table: Int) -> Int { keys[table]?.reduce(0) { $0 + DirtySet.footprint($1) } ?? 0 }
 }
 
 /// Turns journal records into transactions and what they touched. A value type without I/O.
 ///
-/// It forgets a transaction only when told that both views see it, and every later view does too.
+/// It forgets a transaction only when told that both views see it, and every later view does too. Where the keys of those
+/// that it keeps take too much memory, it forgets the keys of a table and keeps that some were touched: the table is in
+/// dispute as a whole until both views see all of these transactions.
 struct TouchLog {
-    /// Above so many keys of one table a single transaction counts as having touched the whole table.
-    static let mostKeys = 1_000_000
-
+    private let limit: Int
+    /// Bytes of the keys that are kept, by table.
+    private var sizes: [Int: Int] = [:]
+    private var openSizes: [Int: Int] = [:]
     private var extractor: KeyExtractor
     private var open: TouchedTransaction?
     /// Committed and not yet forgotten, in commit order.
@@ -29,18 +37,24 @@ struct TouchLog {
     /// Transactions read to their end since the beginning.
     private(set) var count = 0
 
+    /// - Parameter limit: bytes of keys that are kept.
     init(
-        layouts: [ComparisonLayout], names: [TableName] = [], relations: [UInt32: Relation], frontier: Position
+        layouts: [ComparisonLayout], names: [TableName] = [], relations: [UInt32: Relation], frontier: Position,
+        limit: Int = .max
     ) {
+        self.limit = limit
         extractor = KeyExtractor(layouts, names: names)
         for relation in relations.values { _ = extractor.take(relation) }
         self.frontier = frontier
     }
 
     /// Takes in records.
-    /// - Returns: the transactions that ended among them and touched something.
+    /// - Parameter isKept: whether a transaction must be remembered.
+    /// - Returns: the transactions that ended among them and touched something; of a very large one, parts before it ends.
     /// - Throws: `recordMalformed`.
-    mutating func take(_ records: UnsafeRawBufferPointer) throws(BridgeError) -> [TouchedTransaction] {
+    mutating func take(
+        _ records: UnsafeRawBufferPointer, keeping isKept: (TouchedTransaction) -> Bool = { _ in true }
+    ) throws(BridgeError) -> [TouchedTransaction] {
         var ended: [TouchedTransaction] = []
         var cursor = RecordCursor(records)
         while let record = try cursor.next() {
@@ -52,7 +66,9 @@ struct TouchLog {
                 let start = try record.transactionStart()
                 let pending = open?.commit == .zero ? open?.wholeTables ?? [] : []
                 open = TouchedTransaction(number: start.transaction, commit: start.position, wholeTables: pending)
-            case .insert, .update, .delete, .upsert, .remove: try takeRow(record)
+                openSizes = [:]
+            case .insert, .update, .delete, .upsert, .remove:
+                if let part = try takeRow(record) { ended.append(part) }
             case .truncate:
                 for relation in try record.truncation().relations {
                     if let table = extractor.table(relation) { touchWhole(table) }
@@ -62,7 +78,10 @@ struct TouchLog {
                 if var transaction = open {
                     // A transaction of a source that logs keys may commit behind where it began.
                     transaction.commit = end.position
-                    if !transaction.isEmpty { ended.append(transaction) }
+                    if !transaction.isEmpty {
+                        ended.append(transaction)
+                        if isKept(transaction) { keep(transaction) }
+                    }
                 }
                 open = nil
                 count += 1
@@ -72,16 +91,40 @@ struct TouchLog {
             case .message: break
             }
         }
-        transactions += ended
         return ended
     }
 
-    private mutating func takeRow(_ record: RecordView) throws(BridgeError) {
-        guard let (table, what) = try extractor.touched(by: try RowChange(record)) else { return }
-        guard case .keys(let keys) = what else { return touchWhole(table) }
-        guard open?.wholeTables.contains(table) != true else { return }
-        open?.keys[table, default: []].formUnion(keys)
-        if let count = open?.keys[table]?.count, count > Self.mostKeys { touchWhole(table) }
+    /// - Returns: the keys of a table so far, where the transaction has so many that it does not keep them.
+    private mutating func takeRow(_ record: RecordView) throws(BridgeError) -> TouchedTransaction? {
+        guard let (table, what) = try extractor.touched(by: try RowChange(record)) else { return nil }
+        guard case .keys(let keys) = what else {
+            touchWhole(table)
+            return nil
+        }
+        guard open?.wholeTables.contains(table) != true else { return nil }
+        for key in keys where open?.keys[table, default: []].insert(key).inserted == true {
+            openSizes[table, default: 0] += DirtySet.footprint(key)
+        }
+        guard let size = openSizes[table], size > limit / 2, let open else { return nil }
+        // Looked at again they must be, also if the transaction is abandoned: that costs a look.
+        let part = TouchedTransaction(number: open.number, commit: open.commit, keys: [table: open.keys[table] ?? []])
+        self.open?.keys[table] = nil
+        self.open?.crowded.insert(table)
+        openSizes[table] = 0
+        return part
+    }
+
+    private mutating func keep(_ transaction: TouchedTransaction) {
+        var kept = transaction
+        for table in kept.crowded { kept.keys[table] = nil }
+        for table in kept.keys.keys { sizes[table, default: 0] += kept.footprint(of: table) }
+        transactions.append(kept)
+        while sizes.values.reduce(0, +) > limit, let table = sizes.max(by: { $0.value < $1.value })?.key {
+            for index in transactions.indices where transactions[index].keys.removeValue(forKey: table) != nil {
+                transactions[index].crowded.insert(table)
+            }
+            sizes[table] = nil
+        }
     }
 
     private mutating func touchWhole(_ table: Int) {
@@ -101,7 +144,13 @@ struct TouchLog {
     }
 
     /// Forgets the transactions for which `isSeenByAll` holds.
-    mutating func forget(_ isSeenByAll: (TouchedTransaction) -> Bool) { transactions.removeAll(where: isSeenByAll) }
+    mutating func forget(_ isSeenByAll: (TouchedTransaction) -> Bool) {
+        transactions.removeAll { transaction in
+            guard isSeenByAll(transaction) else { return false }
+            for table in transaction.keys.keys { sizes[table, default: 0] -= transaction.footprint(of: table) }
+            return true
+        }
+    }
 }
 
 /// Which keys cannot be compared between two views, and which are not yet settled by comparing them.
@@ -126,6 +175,8 @@ struct Dispute: Sendable {
             let onTarget = target.sees(transaction.number, commit: transaction.commit)
             if onSource && onTarget { continue }
             unsettledTables.formUnion(transaction.wholeTables)
+            unsettledTables.formUnion(transaction.crowded)
+            excludedTables.formUnion(transaction.crowded)
             // What empties or rewrites a table shows in older snapshots too, though they do not see it.
             excludedTables.formUnion(transaction.wholeTables)
             for (table, keys) in transaction.keys { unsettled[table, default: []].formUnion(keys) }

@@ -116,7 +116,7 @@ package struct CheckReport: Codable, Hashable, Sendable {
         package var targetOnly: Int64 = 0
         /// Rows that changed meanwhile and are not settled yet.
         package var pending: Int64 = 0
-        /// Rows equal only under a policy, by the policy's name.
+        /// Rows that this check compared and found equal only under a policy, by the policy's name.
         package var equalByPolicy: [String: Int64] = [:]
         package var hashAlgorithm: String?
         package var samples: [Sample] = []
@@ -152,6 +152,10 @@ package struct CheckReport: Codable, Hashable, Sendable {
     package var mode: Mode
     /// Whether a running link made it by itself.
     package var background = false
+    /// The policies of equality in force, by name.
+    package var policies: [String] = []
+    /// What the rows of a sample were drawn by; of the check that drew them.
+    package var sampleSeed: String?
     package var verdict: Verdict
     package var gate: Gate
     package var startedAt: String

@@ -217,6 +217,18 @@ package protocol ComparisonView: Sendable {
         _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
     ) async throws(BridgeError) -> Int
 
+    /// The same, but not if the rows take more than `limit` bytes: nil then, and the buffer is as it was. A single key is
+    /// never too much.
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int?
+
+    /// The keys of rows that are drawn at random, each row as likely as any other and nearly independently: about `count`
+    /// of them, all where there are no more; fewer where keys are large. Bounds of the request do not count, its row
+    /// filter does.
+    /// - Parameter seed: with the same seed and the same rows, stored in the same way, the same keys.
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage]
+
     /// The lower bound of the range that follows a range of about `rows` rows which begins at `request.from`; nil if
     /// there are no more rows than that. Only for tables with a `keyOrder`.
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage?

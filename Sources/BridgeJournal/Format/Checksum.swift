@@ -1,7 +1,7 @@
 import CBridgeSystem
 
 /// CRC-32C, as the format document defines it: the checksum of every frame and of every file of a journal.
-enum Checksum {
+package enum Checksum {
     private static let hasInstruction = bridge_crc32c_has_instruction() != 0
     private static let tables: [UInt32] = [UInt32](unsafeUninitializedCapacity: 8 * 256) { buffer, count in
         if let base = buffer.baseAddress {
@@ -10,7 +10,7 @@ enum Checksum {
         }
     }
 
-    static func of(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
+    package static func of(_ bytes: UnsafeRawBufferPointer) -> UInt32 {
         hasInstruction ? ofWithInstruction(bytes) : ofWithTables(bytes)
     }
 

@@ -188,6 +188,20 @@ final class FakeView: ComparisonView, @unchecked Sendable {
         return rows.count
     }
 
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int? {
+        let start = buffer.count
+        let rows = try await findRows(request, keys: keys, into: buffer)
+        guard keys.count > 1, buffer.count - start > limit else { return rows }
+        buffer.truncate(to: start)
+        return nil
+    }
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        rows.prefix(count).map { row in image(Self.keyIndexes(request.layout).map { row[$0] }) }
+    }
+
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? { nil }
 
     func digest(_ request: ComparisonRequest, buckets: Int) async throws(BridgeError) -> [RowDigest] {

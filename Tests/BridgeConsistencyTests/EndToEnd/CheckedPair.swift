@@ -66,15 +66,19 @@ struct CheckedPair: Sendable {
     }
 
     func makeCheck(
-        _ mode: CheckReport.Mode, change: (inout CheckOptions) -> Void = { _ in }, access: ApplierAccess? = nil
+        _ mode: CheckReport.Mode, change: (inout CheckOptions) -> Void = { _ in }, probe: ViewProbe? = nil,
+        access: ApplierAccess? = nil
     ) throws -> CheckRunner {
         var options = CheckOptions(
             mode: mode, throttle: 0, stateDirectory: folder.path("checks"), journalDirectory: folder.path("journal"),
             patience: .seconds(30))
         change(&options)
-        return CheckRunner(
-            link: link, options: options, source: try source.makeSource(), target: try target.makeTarget(), logger: silent,
-            access: access)
+        var (from, to): (any SourceConnector, any TargetConnector) = (try source.makeSource(), try target.makeTarget())
+        if let probe {
+            from = ProbedSource(base: from, probe: probe)
+            to = ProbedTarget(base: to, probe: probe)
+        }
+        return CheckRunner(link: link, options: options, source: from, target: to, logger: silent, access: access)
     }
 
     func check(

@@ -56,6 +56,46 @@ private func makeLog(columns: [String] = ["id", "name"]) -> TouchLog {
 
 @Suite("What transactions touch")
 struct TouchLogTests {
+    @Test("K18 keys beyond the limit are handed on and not kept: their table is in dispute until both views see them")
+    func limit() throws {
+        let relation = Stream.relation()
+        var log = TouchLog(
+            layouts: [ComparisonLayout(table: relation.name, columns: relation.columns)], relations: [7: relation],
+            frontier: .zero, limit: 4000)
+        var dirty = DirtySet()
+        for number in 1...100 {
+            let stream = Stream()
+            stream.begin(UInt64(number), UInt64(number))
+            stream.row(.insert, new: ["\(number)", "a"])
+            stream.commit(UInt64(number))
+            for transaction in try log.take(stream.buffer.bytes) { dirty.touch(transaction) }
+        }
+        #expect(dirty.count == 100)
+        #expect(log.transactions.reduce(0) { $0 + $1.footprint(of: 0) } <= 4000)
+        let far = Dispute(log.transactions, source: .before(Position(commit: 200)), target: .before(Position(commit: 50)))
+        #expect(far.excludedTables == [0])
+        #expect(far.unsettledTables == [0])
+        log.forget { $0.commit < Position(commit: 101) }
+        #expect(log.transactions.isEmpty)
+        // One that is too large by itself, and what follows it.
+        let stream = Stream()
+        stream.begin(200, 200)
+        for row in 1000..<1100 { stream.row(.insert, new: ["\(row)", "a"]) }
+        stream.commit(200)
+        stream.begin(201, 201)
+        stream.row(.insert, new: ["5", "a"])
+        stream.commit(201)
+        var touched = DirtySet()
+        for transaction in try log.take(stream.buffer.bytes) { touched.touch(transaction) }
+        #expect(touched.count == 101)
+        #expect(touched.wholeTables.isEmpty)
+        let seen = Dispute(log.transactions, source: .before(Position(commit: 300)), target: .before(Position(commit: 201)))
+        #expect(seen.excludedTables.isEmpty)
+        #expect(seen.excluded == [0: [key("5")]])
+        let unseen = Dispute(log.transactions, source: .before(Position(commit: 300)), target: .before(Position(commit: 200)))
+        #expect(unseen.excludedTables == [0])
+    }
+
     @Test("K15 a key change dirties both keys, an insert, a delete and an update theirs")
     func keys() throws {
         var log = makeLog()

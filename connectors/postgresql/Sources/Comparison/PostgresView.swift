@@ -106,7 +106,19 @@ actor PostgresView: ComparisonView {
     ) async throws(BridgeError) -> Int {
         try await cancellable { () throws(BridgeError) in
             let query = try query(request)
-            return try find(query, keys[...], query.table.columns.map(\.column), into: buffer) { query.select(keys: $0) }
+            return try find(query, keys[...], query.table.columns.map(\.column), into: buffer) { query.select(keys: $0) } ?? 0
+        }
+    }
+
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int? {
+        try await cancellable { () throws(BridgeError) in
+            let query = try query(request)
+            let end = keys.count > 1 && limit < .max - buffer.count ? buffer.count + limit : .max
+            return try find(query, keys[...], query.table.columns.map(\.column), into: buffer, upTo: end) {
+                query.select(keys: $0)
+            }
         }
     }
 
@@ -116,15 +128,16 @@ actor PostgresView: ComparisonView {
     ) async throws(BridgeError) -> Int {
         try await cancellable { () throws(BridgeError) in
             let query = try query(request)
-            return try find(query, keys[...], query.hashColumns, into: buffer) { query.hashes(keys: $0) }
+            return try find(query, keys[...], query.hashColumns, into: buffer) { query.hashes(keys: $0) } ?? 0
         }
     }
 
     /// Looks keys up. A key whose text the column's type cannot read has no row; which one it is shows by halving.
+    /// - Parameter end: how large the buffer may get; beyond it nothing is appended, and the answer is nil.
     private func find(
         _ query: ComparisonQuery, _ keys: ArraySlice<KeyImage>, _ columns: [Relation.Column], into buffer: RecordBuffer,
-        _ sql: (KeyList) -> String
-    ) throws(BridgeError) -> Int {
+        upTo end: Int = .max, _ sql: (KeyList) -> String
+    ) throws(BridgeError) -> Int? {
         guard let list = try KeyList(keys, query.table) else { return 0 }
         let connection = try connected()
         let start = buffer.count
@@ -134,20 +147,60 @@ actor PostgresView: ComparisonView {
             var rows = BinaryRows(columns)
             var data = PGCopyData()
             var count = 0
+            var isTooMuch = false
             while try connection.nextCopy(&data) {
+                // The rest must be read, and need not be held.
+                guard !isTooMuch else { continue }
                 if try rows.take(data.bytes, asRows: true, into: buffer) { count += 1 }
+                isTooMuch = buffer.count > end
             }
             try connection.execute("RELEASE SAVEPOINT bridge_find")
-            return count
+            if isTooMuch { buffer.truncate(to: start) }
+            return isTooMuch ? nil : count
         } catch where error.sqlState?.hasPrefix("22") == true && !connection.isBroken {
             buffer.truncate(to: start)
             try connection.execute("ROLLBACK TO SAVEPOINT bridge_find; RELEASE SAVEPOINT bridge_find")
             guard keys.count > 1 else { return 0 }
             let middle = keys.startIndex + keys.count / 2
-            return try find(query, keys[..<middle], columns, into: buffer, sql)
-                + find(query, keys[middle...], columns, into: buffer, sql)
+            guard let first = try find(query, keys[..<middle], columns, into: buffer, upTo: end, sql) else { return nil }
+            guard let second = try find(query, keys[middle...], columns, into: buffer, upTo: end, sql) else {
+                buffer.truncate(to: start)
+                return nil
+            }
+            return first + second
         } catch {
             throw error.adding(.table, query.table.name.description)
+        }
+    }
+
+    // MARK: Samples
+
+    /// Bytes of keys that are drawn at once.
+    private static let drawnBytes = 64 << 20
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        try await cancellable { () throws(BridgeError) in
+            let query = try query(request)
+            let connection = try connected()
+            do throws(BridgeError) {
+                let pages = try connection.rows(
+                    ComparisonQuery.pages, ["\(query.table.oid)"], during: "drawing rows").first?[0].flatMap { Int64($0) }
+                try connection.beginCopyOut(
+                    "COPY (\(query.draw(count, seed: seed, pages: pages ?? 0))) TO STDOUT (FORMAT binary)", during: "drawing rows")
+                var rows = BinaryRows(query.table.identity.map(\.column))
+                var data = PGCopyData()
+                let buffer = RecordBuffer()
+                var keys: [KeyImage] = []
+                var size = 0
+                while try connection.nextCopy(&data) {
+                    guard size < Self.drawnBytes else { continue }
+                    buffer.removeAll()
+                    guard try rows.take(data.bytes, asRows: true, into: buffer) else { continue }
+                    keys.append(KeyImage(Array(buffer.bytes.dropFirst(4))))
+                    size += buffer.count
+                }
+                return keys
+            } catch { throw error.adding(.table, query.table.name.description) }
         }
     }
 

@@ -12,11 +12,11 @@ final class ComparedTable {
     let from: String
     /// ` AND (…)`, or nothing.
     let filter: String
-    private let table: SQLiteTable
+    let table: SQLiteTable
     /// The compared columns' places in the table.
-    private let places: [Int]
+    let places: [Int]
     private let encoding: String
-    private let connection: SQLiteConnection
+    let connection: SQLiteConnection
     /// Of the columns that name a row, by plan; empty if the layout has no key.
     private let keyTypes: [LogicalType]
     private lazy var finder = KeyFinder(
@@ -91,8 +91,12 @@ final class ComparedTable {
         buffer.patch(bigEndian: size, at: start)
     }
 
-    func find(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
-        try finder.find(keys, into: buffer)
+    /// - Returns: how many rows there are; nil, and nothing in the buffer, if they take more than `limit` bytes.
+    func find(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int = .max) throws(BridgeError) -> Int? {
+        let start = buffer.count
+        let rows = try finder.find(keys, into: buffer, limit: limit == .max ? .max : start + limit)
+        if rows == nil { buffer.truncate(to: start) }
+        return rows
     }
 
     /// The condition by which rows are looked up; nil if a walk through the table is what finds them.

@@ -55,10 +55,10 @@ final class KeyFinder {
         }.joined(separator: " AND ")
     }
 
-    /// Appends the rows with these keys; returns how many.
-    func find(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
+    /// Appends the rows with these keys; returns how many, or nil once the buffer has more than `limit` bytes.
+    func find(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int) throws(BridgeError) -> Int? {
         guard !keys.isEmpty else { return 0 }
-        guard let condition else { return try scan(keys, into: buffer) }
+        guard let condition else { return try scan(keys, into: buffer, limit: limit) }
         let statement: SQLiteStatement
         if let lookup {
             statement = lookup
@@ -76,16 +76,18 @@ final class KeyFinder {
             }
             if found == 0, !columns.isEmpty { missed.append(index) }
             rows += found
+            if buffer.count > limit { return nil }
         }
         guard !missed.isEmpty else { return rows }
-        return try rows + findConverted(keys, missed, statement, into: buffer)
+        guard let more = try findConverted(keys, missed, statement, into: buffer, limit: limit) else { return nil }
+        return rows + more
     }
 
     /// Looks keys up in the column's own classes. Of two keys that then are one row's, and of a key that was found as it is,
-    /// the row comes once.
+    /// the row comes once. Nil once the buffer has more than `limit` bytes.
     private func findConverted(
-        _ keys: [KeyImage], _ missed: [Int], _ statement: SQLiteStatement, into buffer: RecordBuffer
-    ) throws(BridgeError) -> Int {
+        _ keys: [KeyImage], _ missed: [Int], _ statement: SQLiteStatement, into buffer: RecordBuffer, limit: Int
+    ) throws(BridgeError) -> Int? {
         let hasClasses = columns.contains(where: \.hasClasses)
         var converted: [KeyImage] = []
         var seen: Set<KeyImage> = []
@@ -104,6 +106,7 @@ final class KeyFinder {
             rows += try key.withImage { image throws(BridgeError) in
                 try find(image, isConverted: true, statement, into: buffer)
             }
+            if buffer.count > limit { return nil }
         }
         return rows
     }
@@ -163,7 +166,7 @@ final class KeyFinder {
 
     // MARK: Without an index
 
-    private func scan(_ keys: [KeyImage], into buffer: RecordBuffer) throws(BridgeError) -> Int {
+    private func scan(_ keys: [KeyImage], into buffer: RecordBuffer, limit: Int) throws(BridgeError) -> Int? {
         var wanted: [Int: [[UInt8]]] = [:]
         for key in keys {
             try key.withImage { image throws(BridgeError) in
@@ -187,6 +190,7 @@ final class KeyFinder {
             guard let candidates = wanted[hash(scratch.bytes)], candidates.contains(where: { $0.elementsEqual(scratch.bytes) })
             else { continue }
             try compared.append(all, to: buffer)
+            if buffer.count > limit { return nil }
             rows += 1
         }
         return rows

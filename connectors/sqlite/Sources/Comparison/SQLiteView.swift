@@ -30,7 +30,17 @@ final class SQLiteView: ComparisonView {
     func findRows(
         _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
     ) async throws(BridgeError) -> Int {
-        try await worker.findRows(request, keys: keys, into: buffer)
+        try await worker.findRows(request, keys: keys, into: buffer, limit: .max) ?? 0
+    }
+
+    func findRows(
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) async throws(BridgeError) -> Int? {
+        try await worker.findRows(request, keys: keys, into: buffer, limit: limit)
+    }
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) async throws(BridgeError) -> [KeyImage] {
+        try await worker.drawKeys(request, count: count, seed: seed)
     }
 
     func boundary(_ request: ComparisonRequest, rows: Int) async throws(BridgeError) -> KeyImage? {
@@ -153,9 +163,13 @@ private actor ViewWorker {
     func closeRows(_ number: Int) { streams[number] = nil }
 
     func findRows(
-        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer
-    ) throws(BridgeError) -> Int {
-        try table(request).find(keys, into: buffer)
+        _ request: ComparisonRequest, keys: [KeyImage], into buffer: RecordBuffer, limit: Int
+    ) throws(BridgeError) -> Int? {
+        try table(request).find(keys, into: buffer, limit: keys.count > 1 ? limit : .max)
+    }
+
+    func drawKeys(_ request: ComparisonRequest, count: Int, seed: UInt64) throws(BridgeError) -> [KeyImage] {
+        try table(request).draw(count, seed: seed)
     }
 
     func boundary(_ request: ComparisonRequest, rows: Int) throws(BridgeError) -> KeyImage? {
