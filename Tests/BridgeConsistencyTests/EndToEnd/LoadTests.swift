@@ -64,7 +64,21 @@ struct LoadTests {
     static let checks = environment("BRIDGE_CHECKS").flatMap { Int($0) } ?? 6
 
     @Test("K3 under full write load no check raises a false alarm, and each finds the fault that was planted", arguments: Pair.wanted)
-    func falseAlarmsAndFaults(_ pair: Pair) async throws {
+    func falseAlarmsAndFaults(_ pair: Pair) async throws { try await load(pair) }
+
+    @Test(
+        "K3 K18 the same with room for a few hundred keys, so that chunks are compared again and again",
+        arguments: Pair.wanted.filter { ["PostgreSQL to PostgreSQL", "SQLite to SQLite"].contains($0.description) })
+    func littleMemory(_ pair: Pair) async throws {
+        try await load(pair) { options in
+            options.memory = 150_000
+            options.chunkRows = 700
+        }
+    }
+
+    private func load(
+        _ pair: Pair, change: @escaping @Sendable (inout CheckOptions) -> Void = { _ in }
+    ) async throws {
         let seed = environment("BRIDGE_CHECK_SEED").flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
         print("K3 \(pair): BRIDGE_CHECKS=\(Self.checks) BRIDGE_CHECK_SEED=\(seed)")
         let checked = try await CheckedPair(pair, tables: [.accounts])
@@ -78,7 +92,7 @@ struct LoadTests {
             let isOver = StopFlag()
             async let held: Int = Self.holdApplier(runner, seed: seed, until: isOver)
             let result: Result<Void, any Error>
-            do { result = .success(try await Self.work(checked, runner, seed: seed, pair)) } catch { result = .failure(error) }
+            do { result = .success(try await Self.work(checked, runner, seed: seed, pair, change)) } catch { result = .failure(error) }
             await writer.stop()
             isOver.set()
             _ = await held
@@ -101,7 +115,10 @@ struct LoadTests {
         return times
     }
 
-    private static func work(_ checked: CheckedPair, _ runner: LinkRunner, seed: UInt64, _ pair: Pair) async throws {
+    private static func work(
+        _ checked: CheckedPair, _ runner: LinkRunner, seed: UInt64, _ pair: Pair,
+        _ change: @Sendable (inout CheckOptions) -> Void
+    ) async throws {
         var random = SeededGenerator(seed: seed ^ 2)
         let begun = runner.progress.transactionsApplied
         var (falseAlarms, planted, found) = (0, 0, 0)
@@ -114,7 +131,7 @@ struct LoadTests {
                 try await checked.target.plant("UPDATE accounts SET balance = -1 WHERE id = \(id)")
             }
             let mode: CheckReport.Mode = number > 1 && number % 4 >= 2 && !isFaulty ? .incremental : .full
-            let report = try await checked.check(mode)
+            let report = try await checked.check(mode, change: change)
             let keys = report.tables.flatMap(\.samples).map(\.key)
             if isFaulty, keys == [["id": "\(id)"]] { found += 1 }
             if !isFaulty, report.verdict != .consistent { falseAlarms += 1 }
