@@ -156,8 +156,7 @@ actor CheckSession {
         try await beginAnew(goingOn: true)
         for _ in 0..<5 {
             for index in wanted where !state.tables[index].isDone { try await compareTable(index) }
-            try await sampleRows()
-            try await drain(untilAllSettled: false)
+            try await drain(untilAllSettled: false, samples: true)
             try await restartAlteredTables()
             // Emptied or altered while another table was compared: once more.
             let again = wanted.filter { dirty.wholeTables.contains($0) }

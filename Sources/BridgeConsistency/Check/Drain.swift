@@ -7,7 +7,8 @@ extension CheckSession {
     /// Looks dirty and suspect keys up on both sides: at a fence until all are settled, for nothing moves there any more;
     /// otherwise until each key that was dirty at the beginning was compared once. Keys that are in use all the time never
     /// settle, and stay dirty for the fence. What was in dispute in every round is in ``uncompared``.
-    func drain(untilAllSettled: Bool) async throws(BridgeError) {
+    /// - Parameter samples: whether the first views are used to look at some rows cell by cell as well.
+    func drain(untilAllSettled: Bool, samples: Bool = false) async throws(BridgeError) {
         var unproven: [Int: Set<KeyImage>]?
         var idle = 0
         var repeats = 0
@@ -19,7 +20,7 @@ extension CheckSession {
             let isFirst = unproven == nil
             let mayRepeat = repeats < 10
             try await again { () async throws(BridgeError) in
-                left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat)
+                left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat, samples: samples && isFirst)
             }
             if mayRepeat, hasChunksAgain {
                 repeats += 1
@@ -47,7 +48,7 @@ extension CheckSession {
     ///   - unproven: nil in the first round: all that is dirty once the journal was read.
     ///   - mayDrop: whether keys may be dropped to have their chunks compared again.
     private func drainRound(
-        _ unproven: [Int: Set<KeyImage>]?, mayDrop: Bool
+        _ unproven: [Int: Set<KeyImage>]?, mayDrop: Bool, samples: Bool
     ) async throws(BridgeError) -> [Int: Set<KeyImage>] {
         let views = try await openViews()
         do throws(BridgeError) {
@@ -56,6 +57,7 @@ extension CheckSession {
             if mayDrop { try dropCrowdedKeys() }
             var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
             try await compareDirty(views, &left)
+            if samples { for index in wanted { try await sample(index, views) } }
             await views.close()
             state.viewSeconds = views.seconds
             return left

@@ -70,7 +70,11 @@ extension CheckSession {
         func status(_ findings: [String]) -> CheckReport.Validation.Status {
             findings.isEmpty ? (isOpen ? .inconclusive : .passed) : .failed
         }
-        let (sourceFacts, targetFacts) = (try await sourceSide.facts(), try await targetSide.facts())
+        let (sourceFacts, targetFacts) = try await onBothSides { [sourceSide] () async throws(BridgeError) in
+            try await sourceSide.facts()
+        } _: { [targetSide] () async throws(BridgeError) in
+            try await targetSide.facts()
+        }
         let structure = StructureComparison(
             mappings: wanted.map { link.mappings[$0] }, source: wanted.map { sourceFacts[$0] },
             target: wanted.map { targetFacts[$0] })

@@ -166,10 +166,6 @@ extension CheckSession {
     func sampleRows() async throws(BridgeError) {
         for index in wanted {
             try board.goOn()
-            guard pairs[index].incomparable.isEmpty else {
-                markIncomparable(index)
-                continue
-            }
             try await again { () async throws(BridgeError) in
                 let views = try await self.openViews()
                 do throws(BridgeError) { try await self.sample(index, views) } catch {
@@ -187,8 +183,9 @@ extension CheckSession {
         state.tables[index].report.reason = "cannot be compared: " + names.joined(separator: "; ")
     }
 
-    private func sample(_ index: Int, _ views: AlignedViews) async throws(BridgeError) {
+    func sample(_ index: Int, _ views: AlignedViews) async throws(BridgeError) {
         let pair = pairs[index]
+        guard pair.incomparable.isEmpty else { return markIncomparable(index) }
         guard !views.dispute.excludedTables.contains(index) else {
             guard options.mode == .sample else { return }
             state.tables[index].report.status = .inconclusive
@@ -196,11 +193,18 @@ extension CheckSession {
             return
         }
         // From both sides, so that a row that only one of them has may be drawn.
-        let count = options.sampleRows
-        var keys = Set(try await views.source.drawKeys(pair.request(.source), count: count, seed: sampleSeed))
-        keys.formUnion(try await views.target.drawKeys(pair.request(.target), count: count, seed: sampleSeed ^ 1))
+        // Where all rows are compared, a few show that cells are what the hashes said.
+        let count = options.mode == .sample ? options.sampleRows : min(options.sampleRows, 200)
+        let seed = sampleSeed
+        let drawn = try await onBothSides { () async throws(BridgeError) in
+            try await views.source.drawKeys(pair.request(.source), count: count, seed: seed)
+        } _: { () async throws(BridgeError) in
+            try await views.target.drawKeys(pair.request(.target), count: count, seed: seed ^ 1)
+        }
+        let keys = Set(drawn.source).union(drawn.target)
         let chosen = try pair.distinct(try await canonicalExcluded(index, views).leaving(keys))
         let outcomes = try await makeComparer(pair).compare(keys: chosen, source: views.source, target: views.target)
+        sampleFindings[index] = nil
         try writeFound(outcomes, of: index)
         sampledRows += Int64(chosen.count)
         for outcome in outcomes {

@@ -20,6 +20,8 @@ struct HashForm: Hashable, Sendable {
         case long
         /// One NaN for all of them: a computed one can have its sign bit set, and loses it on the way as text.
         case float(String, send: String)
+        /// A numeric of which all values have one scale.
+        case scaled
         case output
     }
 
@@ -29,6 +31,7 @@ struct HashForm: Hashable, Sendable {
         case .plain(let type): "\(reference)::pg_catalog.\(type)"
         case .function(let name): "pg_catalog.\(name)(\(reference))"
         case .long: "pg_catalog.int8send(\(reference))"
+        case .scaled: "pg_catalog.numeric_send(\(reference))"
         case .float(let type, let send):
             "pg_catalog.\(send)(CASE WHEN \(reference) = 'NaN'::pg_catalog.\(type) THEN 'NaN'::pg_catalog.\(type) ELSE \(reference) END)"
         // IS NOT NULL is false for a composite value with a field that is NULL.
@@ -56,8 +59,19 @@ struct HashForm: Hashable, Sendable {
         case .function("numeric_send"): return text("(\(reference))::pg_catalog.text")
         case .function(let send) where Self.short.contains(send):
             return text("pg_catalog.encode(pg_catalog.\(send)(\(reference)), 'hex')")
+        // Its hash function knows no sign, and no scale. NaN has the hash of nothing, and infinity does not fit a scale.
+        case .scaled:
+            let other = "(\(seed) OPERATOR(pg_catalog.#) 1)"
+            return "pg_catalog.hash_numeric_extended(\(reference), CASE WHEN \(reference) OPERATOR(pg_catalog.<) 0 THEN \(other) ELSE \(seed) END)"
         case .plain, .function, .output: return nil
         }
+    }
+
+    /// The scale in `numeric(12,2)`; nil where there is none.
+    private static func scale(_ typeName: String) -> Int? {
+        guard let open = typeName.lastIndex(of: "("), typeName.last == ")" else { return nil }
+        let parts = typeName[typeName.index(after: open)...].dropLast().split(separator: ",")
+        return parts.count == 2 ? Int(parts[1]) : nil
     }
 
     /// Binary forms of a few bytes.
@@ -92,6 +106,10 @@ struct HashForm: Hashable, Sendable {
         case 701: (name, shape) = ("float8", .float("float8", send: "float8send"))
         case 1082: (name, shape) = ("date", .plain("date"))
         case 2950: (name, shape) = ("uuid", .plain("uuid"))
+        case 1700:
+            let scale = Self.scale(type.typeName)
+            name = scale.map { "numeric of scale \($0)" } ?? "numeric"
+            shape = scale == nil ? .function("numeric_send") : .scaled
         case let oid where Self.sent[oid] != nil:
             name = type.name
             shape = .function(Self.sent[oid] ?? "")
@@ -107,7 +125,7 @@ struct HashForm: Hashable, Sendable {
     private static let sent: [UInt32: String] = [
         114: "json_send", 650: "cidr_send", 790: "cash_send", 829: "macaddr_send", 774: "macaddr8_send",
         869: "inet_send", 1083: "time_send", 1114: "timestamp_send", 1184: "timestamptz_send", 1186: "interval_send",
-        1266: "timetz_send", 1560: "bit_send", 1562: "varbit_send", 1700: "numeric_send", 3220: "pg_lsn_send",
+        1266: "timetz_send", 1560: "bit_send", 1562: "varbit_send", 3220: "pg_lsn_send",
         3802: "jsonb_send", 3904: "range_send", 3906: "range_send", 3908: "range_send", 3910: "range_send",
         3912: "range_send", 3926: "range_send", 4451: "multirange_send", 4532: "multirange_send",
         4533: "multirange_send", 4534: "multirange_send", 4535: "multirange_send", 4536: "multirange_send",

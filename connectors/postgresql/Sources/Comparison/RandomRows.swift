@@ -1,10 +1,12 @@
 import BridgeCore
 
 extension ComparisonQuery {
-    /// Bytes of a table, with its partitions.
+    /// Pages of a table, with its partitions; the tree of a table that has none is empty.
     static let pages = """
-        SELECT coalesce(sum(pg_catalog.pg_relation_size(relid)), 0) / current_setting('block_size')::pg_catalog.int8
-        FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid)
+        SELECT coalesce(sum(pg_catalog.pg_relation_size(relid)), 0)::pg_catalog.int8
+            / current_setting('block_size')::pg_catalog.int8
+        FROM (SELECT $1::pg_catalog.oid::pg_catalog.regclass UNION
+            SELECT relid FROM pg_catalog.pg_partition_tree($1::pg_catalog.oid)) AS t(relid)
         """
 
     /// The keys of rows drawn at random.
@@ -18,7 +20,8 @@ extension ComparisonQuery {
         // REPEATABLE takes a double, hashes a signed number.
         let (sampling, hashing) = (seed >> 12, Int64(bitPattern: seed))
         let rows = """
-            (SELECT *, pg_catalog.hashtextextended(tableoid::pg_catalog.text || ctid::pg_catalog.text, \(hashing)) AS "bridge order" \
+            (SELECT *, pg_catalog.hashtidextended(ctid, \(hashing)) OPERATOR(pg_catalog.#) \
+            pg_catalog.hashoidextended(tableoid, \(hashing)) AS "bridge order" \
             FROM \(only) TABLESAMPLE system (\(percent)) REPEATABLE (\(sampling))\(rowFilter.map { " WHERE (\($0))" } ?? "")) AS s
             """
         let cells = table.identity.map { BinaryRows.expression($0.column, of: "s") }.joined(separator: ", ")

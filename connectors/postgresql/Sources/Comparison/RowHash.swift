@@ -15,8 +15,8 @@ struct RowHash {
         for (place, column) in columns.enumerated() {
             let value = column.value(reference(place))
             if let hash = column.form.hash(value, seed: Self.seed(place)) {
-                // No hash of NULL is NULL, which would swallow the other columns.
-                terms.append(column.isNotNull ? hash : "COALESCE(\(hash), \(Self.seed(place)))")
+                // The hash of NULL is NULL, which would swallow the other columns. Some functions give the seed for a value.
+                terms.append(column.isNotNull ? hash : "COALESCE(\(hash), \(Self.seed(~place)))")
             } else {
                 others.append(column.form.expression(value))
             }
