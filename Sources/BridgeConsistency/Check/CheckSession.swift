@@ -29,6 +29,8 @@ actor CheckSession {
     var suspects = SuspectSet()
     /// Keys that were dirty when the last drain began and in dispute in each of its rounds: never compared.
     var uncompared: [Int: Int] = [:]
+    /// Suspects of the beginning of the last drain that it has not looked at.
+    var unseenSuspects: [Int: Set<KeyImage>] = [:]
     var soundness = Soundness()
     /// Whether the source was written to while the last chunk was compared.
     var isSourceBusy = false

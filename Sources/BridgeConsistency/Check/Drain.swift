@@ -15,6 +15,7 @@ extension CheckSession {
         while true {
             try board.goOn()
             let before = dirty.count
+            let unseenBefore = unproven == nil ? Int.max : unseenCount
             let leftBefore = unproven?.values.reduce(0) { $0 + $1.count } ?? .max
             var left = unproven ?? [:]
             let isFirst = unproven == nil
@@ -32,11 +33,32 @@ extension CheckSession {
             unproven = left
             uncompared = left.mapValues(\.count)
             for index in wanted { uncompared[index, default: 0] += Int(state.tables[index].chunks.rowsAgain) }
-            let hasProgress = untilAllSettled ? dirty.count < before : leftAfter < leftBefore
+            let hasProgress =
+                (untilAllSettled ? dirty.count < before : leftAfter < leftBefore) || unseenCount < unseenBefore
             idle = hasProgress ? 0 : idle + 1
             let isDone = untilAllSettled ? wanted.allSatisfy { dirty.count(of: $0) == 0 } : leftAfter == 0
-            guard !isDone || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : 50) else { return }
+            let isAllSeen = isDone && unseenCount == 0
+            guard !isAllSeen || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : 50) else {
+                return doubtUnseen()
+            }
             if !hasProgress { await board.sleep(.milliseconds(20)) }
+        }
+    }
+
+    /// How many suspects have not been looked at yet; one that was cleared meanwhile need not be.
+    private var unseenCount: Int {
+        unseenSuspects.reduce(0) { sum, table in
+            table.value.isEmpty ? sum : sum + table.value.intersection(suspects.keys(of: table.key)).count
+        }
+    }
+
+    /// What an earlier check found, and this one could not look at, is no finding of this one.
+    private func doubtUnseen() {
+        for (index, keys) in unseenSuspects {
+            let unseen = keys.intersection(suspects.keys(of: index))
+            uncompared[index, default: 0] += unseen.count
+            guard options.mode != .full else { continue }
+            for key in unseen { suspects.doubt(index, key) }
         }
     }
 
@@ -54,6 +76,10 @@ extension CheckSession {
         do throws(BridgeError) {
             // After the view was opened: what it holds of others' writes is recorded by now.
             try await takeForeignWrites()
+            if unproven == nil {
+                let compared = wanted.filter { pairs[$0].incomparable.isEmpty }
+                unseenSuspects = Dictionary(uniqueKeysWithValues: compared.map { ($0, Set(suspects.keys(of: $0))) })
+            }
             if mayDrop { try dropCrowdedKeys() }
             var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
             try await compareDirty(views, &left)
@@ -81,6 +107,7 @@ extension CheckSession {
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
             let clear = try inDispute.leaving(suspected)
+            unseenSuspects[index]?.subtract(clear)
             let outcomes = try await comparer.compare(keys: clear, source: views.source, target: views.target)
             try writeFound(outcomes, of: index)
             for outcome in outcomes {

@@ -44,6 +44,14 @@ struct SuspectSet: Sendable {
         if old != .some(sample) { changed[table, default: []].insert(key) }
     }
 
+    /// What an earlier check found of a row counts no more: it has to be looked at.
+    mutating func doubt(_ table: Int, _ key: KeyImage) {
+        guard rows[table]?[key] != nil else { return }
+        clear(table, key)
+        // There is room: it takes less than it did.
+        _ = suspect(table, key)
+    }
+
     mutating func overflow(_ table: Int) { overflown.insert(table) }
 
     mutating func clear(_ table: Int, _ key: KeyImage) {
