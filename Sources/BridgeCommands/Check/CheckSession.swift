@@ -197,10 +197,12 @@ final class CheckSession: Sendable {
 
     /// The journal is only looked at once the link has brought it into order.
     private func resultOnceStreaming(_ link: RunSession) async -> Result<CheckReport, BridgeError> {
+        var wait: Duration = .milliseconds(1)
         while link.progress.activity != .streaming {
             let hasEnded = state.withLock { $0.isStopping || $0.hasLinkEnded }
             guard !hasEnded, !Task.isCancelled else { return .failure(Self.interrupted) }
-            try? await Task.sleep(for: .milliseconds(20))
+            try? await Task.sleep(for: wait)
+            wait = min(wait * 1.1, .milliseconds(20))
         }
         return await result()
     }

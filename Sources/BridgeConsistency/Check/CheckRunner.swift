@@ -56,12 +56,7 @@ package final class CheckRunner: ConsistencyCheck {
                 .serverBusy, "the target does not hold a whole copy yet", context: [.init(.migration, link.migration)],
                 hint: "let bridge run finish the copy, then check")
         }
-        let sourceSide = try await source.openComparison(link, role: .source)
-        let targetSide: any ComparisonSession
-        do throws(BridgeError) { targetSide = try await target.openComparison(link, role: .target) } catch {
-            await sourceSide.close()
-            throw error
-        }
+        let (sourceSide, targetSide) = try await openSides()
         let result: Result<CheckReport, BridgeError>
         do throws(BridgeError) {
             let session = try await CheckSession(
@@ -73,6 +68,27 @@ package final class CheckRunner: ConsistencyCheck {
         await sourceSide.close()
         await targetSide.close()
         return try result.get()
+    }
+
+    private func openSides() async throws(BridgeError) -> (any ComparisonSession, any ComparisonSession) {
+        async let opening = Self.opened { [source, link] () async throws(BridgeError) in
+            try await source.openComparison(link, role: .source)
+        }
+        let target = await Self.opened { [target, link] () async throws(BridgeError) in
+            try await target.openComparison(link, role: .target)
+        }
+        let source = await opening
+        do throws(BridgeError) { return (try source.get(), try target.get()) } catch {
+            if case .success(let side) = source { await side.close() }
+            if case .success(let side) = target { await side.close() }
+            throw error
+        }
+    }
+
+    private static func opened(
+        _ open: @Sendable () async throws(BridgeError) -> any ComparisonSession
+    ) async -> Result<any ComparisonSession, BridgeError> {
+        do throws(BridgeError) { return .success(try await open()) } catch { return .failure(error) }
     }
 }
 

@@ -45,6 +45,9 @@ actor CheckSession {
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
+    typealias Facts = (source: [TableFacts?], target: [TableFacts?])
+    /// What the catalogs said at the end, as far as they were read.
+    var facts: Facts?
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
     /// Rows that this check looked up, or compared again, and found equal under a policy only.
@@ -156,10 +159,11 @@ actor CheckSession {
     /// Every table from its first row to its last, then what changed meanwhile.
     private func checkAll() async throws(BridgeError) {
         try await beginAnew(goingOn: true)
+        var unaltered: CaptureFingerprint?
         for _ in 0..<5 {
             for index in wanted where !state.tables[index].isDone { try await compareTable(index) }
             try await drain(untilAllSettled: false, samples: true)
-            try await restartAlteredTables()
+            unaltered = try await restartAlteredTables()
             // Emptied or altered while another table was compared: once more.
             let again = wanted.filter { dirty.wholeTables.contains($0) }
             guard !again.isEmpty else { break }
@@ -170,7 +174,7 @@ actor CheckSession {
         } else {
             soundness.hold(.wholeTableChanges)
         }
-        try await finish()
+        try await finish(unaltered)
     }
 
     /// Only what was touched since the last full check.
@@ -197,10 +201,28 @@ actor CheckSession {
         try await examineConditions()
     }
 
-    private func finish() async throws(BridgeError) {
-        try await examineConditions()
+    /// - Parameter unaltered: what capture rests on, if it was read after the last comparison.
+    private func finish(_ unaltered: CaptureFingerprint? = nil) async throws(BridgeError) {
+        async let reading = Self.readFacts(sourceSide, targetSide)
+        let conditions: Result<Void, BridgeError>
+        do throws(BridgeError) { conditions = .success(try await examineConditions(unaltered)) } catch { conditions = .failure(error) }
+        let facts = await reading
+        try conditions.get()
+        self.facts = try facts.get()
         state.isComplete = true
         try await save()
+    }
+
+    /// What the catalogs of both sides say of the tables.
+    static func readFacts(_ source: any ComparisonSession, _ target: any ComparisonSession) async -> Result<Facts, BridgeError> {
+        do throws(BridgeError) {
+            return .success(
+                try await onBothSides { () async throws(BridgeError) in
+                    try await source.facts()
+                } _: { () async throws(BridgeError) in
+                    try await target.facts()
+                })
+        } catch { return .failure(error) }
     }
 
     static var notASource: BridgeError { BridgeError(.internalFault, "a side of the check lacks its role") }
@@ -221,7 +243,8 @@ actor CheckSession {
                 outdatedMark = nil
                 logger.info("the check goes on where the last one was stopped", metadata: ["check": "\(old.checkId)"])
                 try await leaveMark()
-                return try await restartAlteredTables()
+                try await restartAlteredTables()
+                return
             }
         }
         state.fingerprint = fingerprint

@@ -11,6 +11,8 @@ struct ChunkPlan: Sendable, Equatable {
     private static let first = 50_000
     private static let firstOfServer = 400_000
     private static let range = 1_000...5_000_000
+    /// Bytes that a server hashes in about the time that a chunk should take.
+    private static let small: Int64 = 512 << 20
     /// One chunk says only so much about the next.
     private static let growth = 32.0
     /// With fewer rows in a range a reckoned chunk could have many times the rows that it should.
@@ -23,6 +25,8 @@ struct ChunkPlan: Sendable, Equatable {
     /// Whether the key is one integer column.
     private let hasIntegerKey: Bool
     private let estimatedRows: Int64
+    /// Whether the whole table is little work for a server.
+    private let isSmall: Bool
     private var rowsDone: Int64 = 0
     /// Rows for each number in the last range.
     private var density = 0.0
@@ -36,14 +40,17 @@ struct ChunkPlan: Sendable, Equatable {
         let keys = layout.columns.count { $0.isKey }
         hasIntegerKey = keys == 1 && layout.keyOrder == "integer"
         estimatedRows = layout.estimatedRows ?? 0
+        isSmall = isHashedByServer && layout.estimatedBytes.map { $0 <= Self.small } ?? false
     }
 
     /// Whether the lowest key is worth asking for.
     var wantsStart: Bool { hasIntegerKey && !isFixed }
 
-    /// Whether the next chunk is the table's rest: so few rows should be left that twice as many would do no harm.
+    /// Whether the next chunk is the table's rest: so few rows should be left that twice as many would do no harm, or the
+    /// whole table is small and nobody is disturbed.
     var takesRest: Bool {
-        !isFixed && rowsDone < estimatedRows && rows >= 2 * (estimatedRows - rowsDone)
+        guard !isFixed else { return false }
+        return isSmall && !isBusy && rowsDone == 0 || rowsDone < estimatedRows && rows >= 2 * (estimatedRows - rowsDone)
     }
 
     /// The end of a chunk that begins at `from`; nil if it has to be counted.

@@ -3,8 +3,10 @@ import BridgeCore
 /// What the argument rests on beside the rows: that capture was the same all the time, and the watch over the target.
 extension CheckSession {
     /// Looks at what must not have changed since the beginning.
-    func examineConditions() async throws(BridgeError) {
-        if let now = try await fingerprint() {
+    /// - Parameter unaltered: what capture rests on, if it was read after the last comparison.
+    func examineConditions(_ unaltered: CaptureFingerprint? = nil) async throws(BridgeError) {
+        let now = if let unaltered { unaltered } else { try await fingerprint() }
+        if let now {
             if let changed = now.changedTables(since: state.fingerprint) {
                 soundness.hold(.captureUnchanged)
                 touch(changed, now)
@@ -51,10 +53,12 @@ extension CheckSession {
 
     /// In a full check, tables whose capture was altered are compared again from their first row: the new way is noted
     /// first, then every transaction that may have been captured in the old way is waited for.
-    func restartAlteredTables() async throws(BridgeError) {
+    /// - Returns: what capture rests on, if that is what it rested on before; nil if it is not, or not known.
+    @discardableResult
+    func restartAlteredTables() async throws(BridgeError) -> CaptureFingerprint? {
         guard let from = sourceSide.source, let tail else { throw Self.notASource }
-        guard let now = try await fingerprint(), let changed = now.changedTables(since: state.fingerprint), !changed.isEmpty
-        else { return }
+        guard let now = try await fingerprint(), let changed = now.changedTables(since: state.fingerprint) else { return nil }
+        guard !changed.isEmpty else { return now }
         let settled = try await from.settledPosition(patience: options.patience, afterWriters: true)
         try await pass(settled, tail, nil)
         let last = await tail.lastUnseen(before: settled)
@@ -65,6 +69,7 @@ extension CheckSession {
             dirty.touchWhole(index)
         }
         await holdAlteredTables()
+        return nil
     }
 
     /// Until both views see what was captured before a table was altered, it is in dispute.

@@ -70,14 +70,10 @@ extension CheckSession {
         func status(_ findings: [String]) -> CheckReport.Validation.Status {
             findings.isEmpty ? (isOpen ? .inconclusive : .passed) : .failed
         }
-        let (sourceFacts, targetFacts) = try await onBothSides { [sourceSide] () async throws(BridgeError) in
-            try await sourceSide.facts()
-        } _: { [targetSide] () async throws(BridgeError) in
-            try await targetSide.facts()
-        }
+        let facts = if let facts { facts } else { try await Self.readFacts(sourceSide, targetSide).get() }
         let structure = StructureComparison(
-            mappings: wanted.map { link.mappings[$0] }, source: wanted.map { sourceFacts[$0] },
-            target: wanted.map { targetFacts[$0] })
+            mappings: wanted.map { link.mappings[$0] }, source: wanted.map { facts.source[$0] },
+            target: wanted.map { facts.target[$0] })
         return [
             .init(name: .rowCounts, status: isRowsChecked ? status(counts) : .skipped, findings: counts),
             structure.schemas(), structure.indexes(), structure.constraints(),

@@ -48,6 +48,8 @@ extension CheckSession {
     ) async throws(BridgeError) {
         let pair = pairs[index]
         let views = try await openViews()
+        // Nothing else is known of the source's load before the first chunk.
+        if state.tables[index].next == nil { plan.isBusy = await tail?.transactionCount ?? 0 > 0 }
         do throws(BridgeError) {
             guard !views.dispute.unsettledTables.contains(index) else {
                 await views.close()

@@ -162,6 +162,8 @@ package struct ComparisonLayout: Hashable, Sendable {
     /// `utf8` (memcmp of UTF-8); others name engine, collation and its version.
     package var keyOrder: String?
     package var estimatedRows: Int64?
+    /// What the rows take on disk, in bytes; nil if that is not known.
+    package var estimatedBytes: Int64?
     /// Names the way in which this side can hash the rows by itself: engine, major version, and for each column how it
     /// enters the hash. If both sides give the same answer, equal rows have equal hashes and different rows have
     /// different ones, as far as a hash can. Nil if it cannot.
@@ -171,12 +173,13 @@ package struct ComparisonLayout: Hashable, Sendable {
 
     package init(
         table: TableName, columns: [Relation.Column], keyOrder: String? = nil, estimatedRows: Int64? = nil,
-        serverHash: String? = nil, incomparable: [String: String] = [:]
+        estimatedBytes: Int64? = nil, serverHash: String? = nil, incomparable: [String: String] = [:]
     ) {
         self.table = table
         self.columns = columns
         self.keyOrder = keyOrder
         self.estimatedRows = estimatedRows
+        self.estimatedBytes = estimatedBytes
         self.serverHash = serverHash
         self.incomparable = incomparable
     }

@@ -71,4 +71,25 @@ import Testing
         #expect(!ChunkPlan(Self.layout(rows: 20), isHashedByServer: false, fixed: 50).takesRest)
         #expect(!ChunkPlan(Self.layout(rows: nil), isHashedByServer: false, fixed: nil).takesRest)
     }
+
+    @Test("V7 a table that a server hashes in one go is one chunk, unless the source is busy or its rows have to be sent")
+    func small() {
+        func plan(bytes: Int64?, isHashedByServer: Bool = true, fixed: Int? = nil) -> ChunkPlan {
+            var layout = Self.layout()
+            layout.estimatedBytes = bytes
+            return ChunkPlan(layout, isHashedByServer: isHashedByServer, fixed: fixed)
+        }
+        var small = plan(bytes: 200 << 20)
+        #expect(small.takesRest)
+        small.isBusy = true
+        #expect(!small.takesRest)
+        small.isBusy = false
+        // It was busy at first: the rest goes on by the usual rule.
+        small.learn(found: 10, from: nil, to: nil, worked: .seconds(10))
+        #expect(!small.takesRest)
+        #expect(!plan(bytes: 2 << 30).takesRest)
+        #expect(!plan(bytes: nil).takesRest)
+        #expect(!plan(bytes: 200 << 20, isHashedByServer: false).takesRest)
+        #expect(!plan(bytes: 200 << 20, fixed: 50).takesRest)
+    }
 }

@@ -29,6 +29,7 @@ actor PostgresComparison: ComparisonSession {
     nonisolated let role: ComparisonRole
     private nonisolated let string: ConnectionString
     private nonisolated let interrupter: Interrupter
+    private nonisolated let spare = SpareConnection()
     private var connection: PostgresConnection?
     private var isClosed = false
     /// The columns that name a row of the link's tables, in their order, as far as a layout was asked for.
@@ -63,6 +64,7 @@ actor PostgresComparison: ComparisonSession {
 
     func close() {
         connection = nil
+        _ = spare.take()
         isClosed = true
     }
 
@@ -110,12 +112,17 @@ actor PostgresComparison: ComparisonSession {
                 : BridgeError(.targetTableMissing, "the target table does not exist", context: context)
         }
         layoutKeys[mapping] = table.identity.map(\.column.name)
-        return table.layout
+        var layout = table.layout
+        // Those of partitions are not asked for: a guess that is missing costs less than one that is wrong.
+        layout.estimatedBytes = try connected().rows(
+            "SELECT nullif(pg_catalog.pg_table_size($1::oid), 0)", ["\(table.oid)"], during: "reading the catalog"
+        ).first?[0].flatMap { Int64($0) }
+        return layout
     }
 
     func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
         try await cancellable { () throws(BridgeError) in
-            try PostgresView.open(string, link, role: role, sparing: sparing)
+            try PostgresView.open(string, link, role: role, sparing: sparing, spare)
         }
     }
 

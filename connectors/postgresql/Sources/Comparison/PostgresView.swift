@@ -7,6 +7,7 @@ actor PostgresView: ComparisonView {
     private nonisolated let string: ConnectionString
     private nonisolated let link: LinkDescription
     private nonisolated let interrupter: Interrupter
+    private nonisolated let spare: SpareConnection
     private nonisolated let mark: ViewMark
     private var connection: PostgresConnection?
     private var snapshot = ""
@@ -15,16 +16,17 @@ actor PostgresView: ComparisonView {
     nonisolated var sees: ViewMark { mark }
 
     /// A check's many short expressions gain nothing from being compiled.
-    private static let settings = "SET jit = off"
+    private static let settings = "SET jit = off; RESET max_parallel_workers_per_gather"
     /// Beside an application at work a check takes one processor of the server.
     static let sparingSettings = "SET jit = off; SET max_parallel_workers_per_gather = 0"
 
     private init(
-        _ string: ConnectionString, _ link: LinkDescription, _ interrupter: Interrupter, _ opened: sending Opened
+        _ string: ConnectionString, _ link: LinkDescription, _ spare: SpareConnection, _ opened: sending Opened
     ) {
         self.string = string
         self.link = link
-        self.interrupter = interrupter
+        self.spare = spare
+        interrupter = opened.connection.interrupter
         mark = opened.mark
         snapshot = opened.snapshot
         connection = opened.connection
@@ -37,12 +39,16 @@ actor PostgresView: ComparisonView {
     }
 
     /// Opens one. Blocks; called on the session's thread.
+    /// - Parameter spare: where the connection of an earlier view may be, and this one's goes.
     static func open(
-        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole, sparing: Bool
+        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole, sparing: Bool, _ spare: SpareConnection
     ) throws(BridgeError) -> PostgresView {
-        let interrupter = try Interrupter()
-        let connection = try PostgresConnection(
-            string, applicationName: "bridge check \(link.name)", interrupter: interrupter)
+        let connection: PostgresConnection
+        if let kept = spare.take() {
+            connection = kept
+        } else {
+            connection = try PostgresConnection(string, applicationName: "bridge check \(link.name)")
+        }
         try connection.execute(sparing ? sparingSettings : settings)
         try connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
         // The first query takes the snapshot; the mark is read in it, whatever it is.
@@ -66,7 +72,7 @@ actor PostgresView: ComparisonView {
         guard let exported = try connection.rows("SELECT pg_export_snapshot()", during: "taking a snapshot").first?[0]
         else { throw BridgeError(.serverRefused, "the server did not export its snapshot") }
         return PostgresView(
-            string, link, interrupter, Opened(connection: connection, mark: mark, snapshot: exported))
+            string, link, spare, Opened(connection: connection, mark: mark, snapshot: exported))
     }
 
     // MARK: Rows
@@ -326,7 +332,9 @@ actor PostgresView: ComparisonView {
     }
 
     func close() {
-        connection = nil
         tables = [:]
+        guard let connection else { return }
+        self.connection = nil
+        spare.keep(connection)
     }
 }

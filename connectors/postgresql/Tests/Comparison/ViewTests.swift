@@ -69,6 +69,43 @@ struct ViewTests {
         try await fixture.end()
     }
 
+    @Test("K1 a later view uses the connection of an earlier one that was closed, with a picture and settings of its own")
+    func keptConnection() async throws {
+        let fixture = try await ComparisonFixture(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'a')", tables: ["t"])
+        let (request, _) = try await fixture.requests()
+        let sessions = """
+            SELECT count(*), bool_or(state LIKE 'idle in%') FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name LIKE 'bridge check%'
+            """
+        let first = try await fixture.source.openView(sparing: true)
+        #expect(try await first.digest(request, buckets: 1)[0].count == 1)
+        let before = try await fixture.cluster.psql(fixture.sourceURL, sessions)
+        await first.close()
+        // Nothing is held open between two views.
+        #expect(before.hasSuffix("|t"))
+        #expect(try await fixture.cluster.psql(fixture.sourceURL, sessions) == before.dropLast() + "f")
+        try await fixture.cluster.psql(fixture.sourceURL, "INSERT INTO t VALUES (2, 'b')")
+        let second = try await fixture.source.openView()
+        #expect(try await second.digest(request, buckets: 1)[0].count == 2)
+        #expect(try await fixture.cluster.psql(fixture.sourceURL, sessions) == before)
+        // A second one at the same time has one of its own.
+        let third = try await fixture.source.openView()
+        await third.close()
+        await second.close()
+        // One that died while nobody used it is not missed.
+        try await fixture.cluster.psql(
+            fixture.sourceURL,
+            """
+            SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
+            WHERE datname = current_database() AND application_name LIKE 'bridge check%'
+            """)
+        let fourth = try await fixture.source.openView()
+        #expect(try await fourth.digest(request, buckets: 1)[0].count == 2)
+        await fourth.close()
+        try await fixture.end()
+    }
+
     @Test("K1 a table rewritten after the snapshot is refused, not read as empty")
     func rewritten() async throws {
         for statement in ["TRUNCATE t", "ALTER TABLE t ALTER v TYPE varchar(9)", "CLUSTER t USING t_pkey"] {
