@@ -107,7 +107,9 @@ actor CheckSession {
         let equal = policies.isEmpty ? "" : "equal under \(policies.names.joined(separator: ","))\n"
         return equal + pairs.map { pair in
             let columns = zip(pair.source.columns, pair.target.columns).map { "\($0.name):\($0.typeName):\($1.typeName)" }
-            return "\(pair.mapping.source)>\(pair.mapping.target)[\(columns.joined(separator: ","))]"
+            // By another order, or by none, the bounds of the chunks that were compared mean other rows.
+            let order = pair.usesRanges ? pair.source.keyOrder ?? "" : ""
+            return "\(pair.mapping.source)>\(pair.mapping.target)[\(columns.joined(separator: ","))]\(order)/"
                 + (pair.mapping.rowFilter ?? "")
         }.joined(separator: "\n")
     }

@@ -46,7 +46,7 @@ final class CheckStateWriter {
     func save(
         _ state: CheckState, _ dirty: inout DirtySet, _ suspects: inout SuspectSet, asWhole: Bool
     ) throws(BridgeError) {
-        if let file, !asWhole, file.size < max(least, 2 * wholeSize) {
+        if let file, !asWhole, !dirty.hasLostChanges, file.size < max(least, 2 * wholeSize) {
             try append(state, dirty, suspects)
         } else {
             try replace(state, dirty, suspects)

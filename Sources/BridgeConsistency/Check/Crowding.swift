@@ -115,7 +115,7 @@ extension CheckSession {
                 index, from: map.from(number), to: map.to(number), isRepeated: true, makeComparer(pairs[index]), views)
             await views.close()
             equalByPolicy[index, default: [:]].merge(outcome.equalByPolicy, uniquingKeysWith: +)
-            state.tables[index].chunks.compared(number)
+            state.tables[index].chunks.compared(number, rows: outcome.rowsCompared)
             touchUnsettled(index, views)
             return true
         } catch {

@@ -107,8 +107,9 @@ extension CheckSession {
             guard !suspected.isEmpty else { continue }
             let inDispute = try await canonicalExcluded(index, views)
             let clear = try inDispute.leaving(suspected)
-            unseenSuspects[index]?.subtract(clear)
-            let outcomes = try await comparer.compare(keys: clear, source: views.source, target: views.target)
+            let outcomes = try Self.undisputed(
+                try await comparer.compare(keys: clear, source: views.source, target: views.target), inDispute)
+            unseenSuspects[index]?.subtract(outcomes.map(\.key))
             try writeFound(outcomes, of: index)
             for outcome in outcomes {
                 if let sample = outcome.difference {
@@ -132,7 +133,10 @@ extension CheckSession {
         let began = clock.now
         let unsettled = views.dispute.unsettled[index] ?? []
         let isTouchedWhole = views.dispute.unsettledTables.contains(index)
-        let outcomes = try await comparer.compare(keys: keys, source: views.source, target: views.target)
+        var outcomes = try await comparer.compare(keys: keys, source: views.source, target: views.target)
+        if outcomes.contains(where: { $0.difference != nil }) {
+            outcomes = try Self.undisputed(outcomes, try DisputedKeys(views.dispute.excluded[index] ?? [], pairs[index]))
+        }
         try writeFound(outcomes, of: index)
         for outcome in outcomes {
             if let sample = outcome.difference {
@@ -148,6 +152,17 @@ extension CheckSession {
         }
         let seconds = Double((clock.now - began) / .microseconds(1)) / 1e6
         if keys.count >= 100 { state.keysPerSecond = Double(keys.count) / max(seconds, 1e-6) }
+    }
+
+    /// Leaves out differences of rows that have another key than was looked up, equal to the engine (5 and 5.0), which is in
+    /// dispute.
+    private static func undisputed(_ outcomes: [KeyOutcome], _ disputed: DisputedKeys) throws(BridgeError) -> [KeyOutcome] {
+        var result: [KeyOutcome] = []
+        for outcome in outcomes {
+            if outcome.difference != nil, let key = outcome.canonicalKey, try disputed.leaving([key]).isEmpty { continue }
+            result.append(outcome)
+        }
+        return result
     }
 
     /// Rows that somebody else wrote to the target since the check began become suspects.

@@ -82,13 +82,16 @@ extension CheckSession {
             columns: pair.source.columns)
         let records = RecordBuffer()
         records.appendRelation(relation)
+        // Not where the last transaction stands: an applier passes over what was applied before it began.
         records.appendBegin(
-            TransactionStart(transaction: 0, position: checkpoint.position, commitTime: checkpoint.commitTime))
-        let gone = Set(clear).subtracting(try appendUpserts(found, relation, pair.source, to: records))
+            TransactionStart(transaction: 0, position: checkpoint.frontier, commitTime: checkpoint.commitTime))
+        let gone = Set(clear).subtracting(try Self.rowKeys(found, pair.source))
         // Where the sides may spell one key in two ways, a key that the source does not find may be a row's other
         // spelling: such a row is left for a person to remove.
         let removed = pair.hasExactKey ? gone : []
+        // First, since to the target a key that goes and one that comes may be equal ('A' and 'a').
         for key in removed { appendRemove(key, relation, to: records) }
+        try appendUpserts(found, relation, to: records)
         records.appendCommit(
             TransactionEnd(
                 position: checkpoint.position, end: checkpoint.position.commit, commitTime: checkpoint.commitTime,
@@ -100,24 +103,12 @@ extension CheckSession {
         return rows
     }
 
-    /// - Returns: the keys of the rows that are there.
-    private func appendUpserts(
-        _ rows: RecordBuffer, _ relation: Relation, _ layout: ComparisonLayout, to records: RecordBuffer
-    ) throws(BridgeError) -> [KeyImage] {
-        var keys: [KeyImage] = []
-        let places = layout.columns.indices.filter { layout.columns[$0].isKey }
-        var reader = ByteReader(rows.bytes)
-        while !reader.isAtEnd {
-            do throws(ByteReader.Truncated) { _ = try reader.readInteger(UInt32.self) } catch {
-                throw BridgeError.malformedRecord(at: error.offset)
-            }
-            let image = try RowImage(&reader)
+    private func appendUpserts(_ rows: RecordBuffer, _ relation: Relation, to records: RecordBuffer) throws(BridgeError) {
+        try forEachRow(in: rows) { image throws(BridgeError) in
             let start = records.beginRow(.upsert, relation: relation.id)
-            records.append(image.bytes)
+            records.append(image)
             records.endRecord(start)
-            keys.append(try KeyExtractor.key(of: image, places: places))
         }
-        return keys
     }
 
     private func appendRemove(_ key: KeyImage, _ relation: Relation, to records: RecordBuffer) {

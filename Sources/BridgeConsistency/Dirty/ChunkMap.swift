@@ -14,8 +14,8 @@ struct ChunkMap: Sendable, Equatable, Codable {
     private(set) var again: Set<Int> = []
 
     var count: Int { rows.count }
-    /// Rows that must be compared again.
-    var rowsAgain: Int64 { again.reduce(0) { $0 + rows[$1] } }
+    /// Rows that must be compared again; a chunk that had none counts as one, as it may have some by now.
+    var rowsAgain: Int64 { again.reduce(0) { $0 + max(1, rows[$1]) } }
     var rowsAll: Int64 { rows.reduce(0, +) }
 
     func from(_ chunk: Int) -> KeyImage? { chunk == 0 ? nil : ends[chunk - 1] }
@@ -35,7 +35,10 @@ struct ChunkMap: Sendable, Equatable, Codable {
 
     mutating func compareAgain(_ chunk: Int) { again.insert(chunk) }
     mutating func compareAllAgain() { again = Set(rows.indices) }
-    mutating func compared(_ chunk: Int) { again.remove(chunk) }
+    mutating func compared(_ chunk: Int, rows found: Int64) {
+        again.remove(chunk)
+        rows[chunk] = found
+    }
 
     // MARK: - Keeping
 
@@ -105,7 +108,7 @@ struct ChunkFinder {
         let values = isKnown ? map.ends.map { Self.value($0, pair.source.keyOrder) } : []
         ends = values.compactMap { $0 }
         // A table without ranges is one chunk.
-        knowsOrder = !pair.usesRanges || (isKnown && ends.count == values.count)
+        knowsOrder = pair.usesRanges ? isKnown && ends.count == values.count : map.ends.isEmpty
     }
 
     func place(of key: KeyImage) throws(BridgeError) -> Place {

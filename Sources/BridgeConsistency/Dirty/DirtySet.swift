@@ -8,8 +8,13 @@ struct DirtySet: Sendable, Equatable {
     private(set) var wholeTables: Set<Int> = []
     /// Bytes that the keys take, by table.
     private var sizes: [Int: Int] = [:]
-    /// Keys that came or went since the last ``saved()``.
+    /// Keys that came or went since the last ``saved()``; none once they are too many.
     private(set) var changed: [Int: Set<KeyImage>] = [:]
+    /// Whether more came and went than is remembered: what is on disk must be written anew as a whole.
+    private(set) var hasLostChanges = false
+    private var changedSize = 0
+    /// Bytes of keys in ``changed``. What came and went takes room there too.
+    var mostChanged = 32 << 20
     /// How often keys were dropped because there were too many.
     private(set) var drops = 0
 
@@ -37,7 +42,7 @@ struct DirtySet: Sendable, Equatable {
         keys[table, default: [:]][key] = times &+ 1
         guard times == 0 else { return }
         sizes[table, default: 0] += Self.footprint(key)
-        changed[table, default: []].insert(key)
+        noteChange(table, key)
     }
 
     mutating func touchWhole(_ table: Int) { wholeTables.insert(table) }
@@ -46,7 +51,15 @@ struct DirtySet: Sendable, Equatable {
     mutating func settle(_ table: Int, _ key: KeyImage) {
         guard keys[table]?.removeValue(forKey: key) != nil else { return }
         sizes[table, default: 0] -= Self.footprint(key)
-        changed[table, default: []].insert(key)
+        noteChange(table, key)
+    }
+
+    private mutating func noteChange(_ table: Int, _ key: KeyImage) {
+        guard !hasLostChanges, changed[table, default: []].insert(key).inserted else { return }
+        changedSize += Self.footprint(key)
+        guard changedSize > mostChanged else { return }
+        changed = [:]
+        hasLostChanges = true
     }
 
     /// The table was compared whole, from its first row on.
@@ -63,5 +76,9 @@ struct DirtySet: Sendable, Equatable {
     func keys(of table: Int) -> [KeyImage] { keys[table].map { Array($0.keys) } ?? [] }
 
     /// All of it is on disk.
-    mutating func saved() { changed = [:] }
+    mutating func saved() {
+        changed = [:]
+        changedSize = 0
+        hasLostChanges = false
+    }
 }

@@ -46,10 +46,11 @@ struct SuspectSet: Sendable {
 
     /// What an earlier check found of a row counts no more: it has to be looked at.
     mutating func doubt(_ table: Int, _ key: KeyImage) {
-        guard rows[table]?[key] != nil else { return }
-        clear(table, key)
-        // There is room: it takes less than it did.
-        _ = suspect(table, key)
+        guard let old = rows[table]?[key] else { return }
+        // Whatever the limit is by now: it takes less than it did, and must not be forgotten.
+        rows[table]?.updateValue(nil, forKey: key)
+        footprint += Self.footprint(key, nil) - Self.footprint(key, old)
+        changed[table, default: []].insert(key)
     }
 
     mutating func overflow(_ table: Int) { overflown.insert(table) }

@@ -65,7 +65,7 @@ actor JournalTail {
 
     /// Forgets what both views, and so all later ones, see; says what is in dispute between them.
     func dispute(source: ViewMark, target: ViewMark) -> Dispute {
-        let dispute = Dispute(log.transactions, source: source, target: target)
+        let dispute = log.dispute(source: source, target: target)
         log.forget { Self.isSeen($0, source, target) }
         return dispute
     }

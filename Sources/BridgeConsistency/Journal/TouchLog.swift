@@ -134,6 +134,17 @@ struct TouchLog {
         open?.keys[table] = nil
     }
 
+    /// What is in dispute between two views. Of a transaction that is read in part, keys were handed on that none of those
+    /// kept has, and it may be seen by the next views: its tables are in dispute until its end is read.
+    func dispute(source: ViewMark, target: ViewMark) -> Dispute {
+        var dispute = Dispute(transactions, source: source, target: target)
+        for table in open?.crowded ?? [] {
+            dispute.excludedTables.insert(table)
+            dispute.unsettledTables.insert(table)
+        }
+        return dispute
+    }
+
     /// The place of the last transaction before `end` that is not forgotten yet; nil if there is none.
     func lastCommit(before end: Position) -> Position? { transactions.lazy.map(\.commit).filter { $0 < end }.max() }
 

@@ -100,6 +100,26 @@ struct CrowdingTests {
         }
     }
 
+    @Test("K14 K18 a table that was empty, and is filled with more than is applied or held, is not called consistent")
+    func filled() async throws {
+        let checked = try await CheckedPair(
+            Pair(source: PostgreSQLEngine(), target: PostgreSQLEngine()), tables: [.accounts])
+        try await checked.whileSyncing { runner in
+            let small = { @Sendable (options: inout CheckOptions) in options.memory = 200_000 }
+            #expect(try await checked.check(change: small).verdict == .consistent)
+            let report = await runner.betweenTransactions { _, _ -> CheckReport? in
+                try? await checked.source.execute(Self.rows)
+                return try? await checked.check(.incremental, change: small)
+            }
+            let behind = try #require(report ?? nil)
+            #expect(behind.verdict == .inconclusive, "\(behind.summary)")
+            #expect(behind.tables[0].pending > 0)
+            #expect(!behind.gate.isOpen)
+            try await waitUntil { try await checked.count("SELECT count(*) FROM accounts") == 20_000 }
+            #expect(try await checked.check(.incremental, change: small).verdict == .consistent)
+        }
+    }
+
     @Test("K14 K16 rows that others wrote on the target, more than there is room for, are all compared", arguments: Pair.wanted)
     func foreign(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts])

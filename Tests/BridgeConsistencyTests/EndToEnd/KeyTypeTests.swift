@@ -43,6 +43,29 @@ struct KeyTypeTests {
         }
     }
 
+    @Test("K3 a key that was removed and one that is equal to it and on its way are no difference")
+    func equalKeys() async throws {
+        let checked = try await CheckedPair(
+            Pair(source: PostgreSQLEngine(), target: PostgreSQLEngine()), tables: [], names: ["amounts"])
+        try await checked.source.execute(
+            "CREATE TABLE amounts (id numeric PRIMARY KEY, v text); INSERT INTO amounts VALUES (5, 'a'), (6, 'b');")
+        try await checked.applySchema()
+        try await checked.whileSyncing { runner in
+            #expect(try await checked.check().verdict == .consistent)
+            try await checked.source.execute("DELETE FROM amounts WHERE id = 5;")
+            try await waitUntil { try await checked.count("SELECT count(*) FROM amounts") == 1 }
+            let report = await runner.betweenTransactions { _, _ -> CheckReport? in
+                try? await checked.source.execute("INSERT INTO amounts VALUES (5.0, 'c');")
+                return try? await checked.check(.incremental)
+            }
+            let behind = try #require(report ?? nil)
+            #expect(behind.verdict == .inconclusive, "\(behind.summary)")
+            #expect(behind.tables[0].sourceOnly == 0)
+            try await waitUntil { try await checked.count("SELECT count(*) FROM amounts") == 2 }
+            #expect(try await checked.check(.incremental).verdict == .consistent)
+        }
+    }
+
     @Test(
         "K9 an SQLite target's names in another letter case are the same names",
         arguments: Pair.wanted.filter { $0.target is SQLiteEngine })

@@ -70,14 +70,15 @@ struct LoadTests {
         "K3 K18 the same with room for a few hundred keys, so that chunks are compared again and again",
         arguments: Pair.wanted.filter { ["PostgreSQL to PostgreSQL", "SQLite to SQLite"].contains($0.description) })
     func littleMemory(_ pair: Pair) async throws {
-        try await load(pair) { options in
+        // Each takes many rounds.
+        try await load(pair, checks: (Self.checks + 1) / 2) { options in
             options.memory = 150_000
             options.chunkRows = 700
         }
     }
 
     private func load(
-        _ pair: Pair, change: @escaping @Sendable (inout CheckOptions) -> Void = { _ in }
+        _ pair: Pair, checks: Int = Self.checks, change: @escaping @Sendable (inout CheckOptions) -> Void = { _ in }
     ) async throws {
         let seed = environment("BRIDGE_CHECK_SEED").flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
         print("K3 \(pair): BRIDGE_CHECKS=\(Self.checks) BRIDGE_CHECK_SEED=\(seed)")
@@ -92,7 +93,7 @@ struct LoadTests {
             let isOver = StopFlag()
             async let held: Int = Self.holdApplier(runner, seed: seed, until: isOver)
             let result: Result<Void, any Error>
-            do { result = .success(try await Self.work(checked, runner, seed: seed, pair, change)) } catch { result = .failure(error) }
+            do { result = .success(try await Self.work(checked, runner, seed: seed, pair, checks, change)) } catch { result = .failure(error) }
             await writer.stop()
             isOver.set()
             _ = await held
@@ -116,7 +117,7 @@ struct LoadTests {
     }
 
     private static func work(
-        _ checked: CheckedPair, _ runner: LinkRunner, seed: UInt64, _ pair: Pair,
+        _ checked: CheckedPair, _ runner: LinkRunner, seed: UInt64, _ pair: Pair, _ checks: Int,
         _ change: @Sendable (inout CheckOptions) -> Void
     ) async throws {
         var random = SeededGenerator(seed: seed ^ 2)

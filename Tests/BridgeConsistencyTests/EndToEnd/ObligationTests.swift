@@ -111,6 +111,47 @@ struct RepairTests {
         }
     }
 
+    @Test("K19 rows whose keys differ only in what the engine calls equal get the source's keys, and none is lost")
+    func equalKeys() async throws {
+        let checked = try await CheckedPair(
+            Pair(source: PostgreSQLEngine(), target: PostgreSQLEngine()), tables: [], names: ["tags"])
+        let table = """
+            CREATE COLLATION anycase (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+            CREATE TABLE tags (name text COLLATE anycase PRIMARY KEY, v integer);
+            """
+        try await checked.source.execute(table + "INSERT INTO tags SELECT 'tag' || n, n FROM generate_series(1, 60) n;")
+        try await checked.target.execute(table)
+        try await checked.whileSyncing { runner in
+            try await checked.target.plant("UPDATE tags SET name = upper(name)")
+            for _ in 0..<2 {
+                _ = try await checked.makeCheck(.full, change: { $0.repair = true }) { body in
+                    await runner.betweenTransactions(body)
+                }.run()
+                #expect(try await checked.count("SELECT count(*) FROM tags") == 60)
+            }
+            #expect(try await checked.count("SELECT count(*) FROM tags WHERE name::bytea = lower(name)::bytea") == 60)
+        }
+    }
+
+    @Test("K19 a link that was started anew and has applied nothing since repairs rows", arguments: Pair.wanted)
+    func quiet(_ pair: Pair) async throws {
+        let checked = try await CheckedPair(pair, tables: [.accounts])
+        try await checked.source.execute("BEGIN; INSERT INTO accounts VALUES (1, 'a', 1, NULL), (2, 'b', 2, NULL); COMMIT;")
+        try await checked.whileSyncing { _ in
+            try await checked.source.execute("BEGIN; UPDATE accounts SET note = 'm' WHERE id = 1; COMMIT;")
+            try await waitUntil { try await checked.count("SELECT count(*) FROM accounts WHERE note = 'm'") == 1 }
+        }
+        try await checked.whileSyncing { runner in
+            try await checked.target.plant("UPDATE accounts SET balance = -1")
+            let report = try await checked.makeCheck(.full, change: { $0.repair = true }) { body in
+                await runner.betweenTransactions(body)
+            }.run()
+            #expect(report.verdict == .consistent, "\(report.summary)")
+            #expect(report.tables[0].repaired == 2)
+            #expect(try await checked.count("SELECT count(*) FROM accounts WHERE balance = -1") == 0)
+        }
+    }
+
     @Test("K19 rows that differ are written over with the source's, while changes go on", arguments: Pair.wanted)
     func repair(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair)

@@ -42,6 +42,43 @@ struct CheckStateTests {
         #expect(found.next == wanted.next, "\(what())")
     }
 
+    @Test("K18 keys that came and went take bounded room between two states, and none is wrong on disk")
+    func manyChanges() throws {
+        let folder = try TemporaryDirectory(prefix: "state")
+        let path = folder.path("check.state")
+        let writer = CheckStateWriter(path: path)
+        var (state, dirty, suspects) = (makeState(), DirtySet(), SuspectSet())
+        dirty.mostChanged = 2000
+        for id in 0..<3 { dirty.touch(0, key(id)) }
+        try writer.save(state, &dirty, &suspects, asWhole: false)
+        for id in 0..<1000 {
+            dirty.touch(0, key(id))
+            dirty.settle(0, key(id))
+        }
+        #expect(dirty.changed.isEmpty)
+        dirty.touch(1, key(7))
+        state.journaled = 2
+        try writer.save(state, &dirty, &suspects, asWhole: false)
+        dirty.touch(1, key(8))
+        try writer.save(state, &dirty, &suspects, asWhole: false)
+        let read = try #require(CheckStateReader.read(path, withKeys: true))
+        #expect(read.journaled == 2)
+        #expect(read.dirty.keys(of: 0).isEmpty)
+        #expect(Set(read.dirty.keys(of: 1)) == [key(7), key(8)])
+    }
+
+    @Test("K15 a row in doubt stays suspect, also where there is less room than there was")
+    func doubt() {
+        var suspects = SuspectSet()
+        for id in 0..<10 { suspects.found(0, key(id), sample(id)) }
+        suspects.limit = 100
+        for id in 0..<10 { suspects.doubt(0, key(id)) }
+        #expect(suspects.keys(of: 0).count == 10)
+        #expect(!suspects.hasDifferences)
+        for id in 0..<10 { suspects.clear(0, key(id)) }
+        #expect(suspects.footprint == 0)
+    }
+
     @Test("K18 O12 cut anywhere, the state is one that was saved, keys and position together; a flipped byte never gives another")
     func cutsAndFlips() throws {
         let seed = environment("BRIDGE_FUZZ_SEED").flatMap { UInt64($0) } ?? .random(in: 0...UInt64.max)
@@ -174,6 +211,18 @@ struct ChunkMapTests {
         }
     }
 
+    @Test("K14 a chunk that had no rows is pending too while it is to be compared again, and its rows are counted anew")
+    func empty() {
+        var map = ChunkMap()
+        map.append(to: nil, rows: 0)
+        #expect(map.rowsAgain == 0)
+        map.compareAgain(0)
+        #expect(map.rowsAgain == 1)
+        map.compared(0, rows: 40)
+        #expect(map.rowsAgain == 0)
+        #expect(map.rows == [40])
+    }
+
     @Test("K14 without an order that is known here no key is placed")
     func unknown() throws {
         let ordered = pair(layout([column("id", .text, key: true)], order: "pg:c:de_DE:2"))
@@ -186,5 +235,7 @@ struct ChunkMapTests {
         #expect(try ChunkFinder(plain, one).place(of: image(["a"])) == .ahead)
         one.append(to: nil, rows: 10)
         #expect(try ChunkFinder(plain, one).place(of: image(["a"])) == .chunk(0))
+        // Chunks that were cut when there was an order.
+        #expect(try ChunkFinder(plain, map).place(of: image(["z"])) == .unknown)
     }
 }

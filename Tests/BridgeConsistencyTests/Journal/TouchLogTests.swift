@@ -96,6 +96,30 @@ struct TouchLogTests {
         #expect(unseen.excludedTables == [0])
     }
 
+    @Test("K18 O17 the table of a large transaction that is read in part is in dispute until its end is read")
+    func readInPart() throws {
+        let relation = Stream.relation()
+        var log = TouchLog(
+            layouts: [ComparisonLayout(table: relation.name, columns: relation.columns)], relations: [7: relation],
+            frontier: .zero, limit: 4000)
+        var dirty = DirtySet()
+        let beginning = Stream()
+        beginning.begin(200, 200)
+        for row in 1000..<1100 { beginning.row(.insert, new: ["\(row)", "a"]) }
+        for part in try log.take(beginning.buffer.bytes) { dirty.touch(part) }
+        // Neither view sees it, so its keys are equal in them; they must not be dropped for that.
+        #expect(dirty.count > 0)
+        let early = log.dispute(source: .before(Position(commit: 150)), target: .before(Position(commit: 150)))
+        #expect(early.unsettledTables == [0])
+        #expect(early.excludedTables == [0])
+        let end = Stream()
+        end.commit(200)
+        for transaction in try log.take(end.buffer.bytes) { dirty.touch(transaction) }
+        #expect(dirty.count == 100)
+        let late = log.dispute(source: .before(Position(commit: 300)), target: .before(Position(commit: 300)))
+        #expect(late.unsettledTables.isEmpty)
+    }
+
     @Test("K15 a key change dirties both keys, an insert, a delete and an update theirs")
     func keys() throws {
         var log = makeLog()

@@ -59,10 +59,13 @@ struct HashForm: Hashable, Sendable {
         case .function("numeric_send"): return text("(\(reference))::pg_catalog.text")
         case .function(let send) where Self.short.contains(send):
             return text("pg_catalog.encode(pg_catalog.\(send)(\(reference)), 'hex')")
-        // Its hash function knows no sign, and no scale. NaN has the hash of nothing, and infinity does not fit a scale.
+        // Its hash function knows no sign, and no scale. NaN has the hash of nothing, and infinity does not fit a scale. It
+        // puts the power of 10,000 in by XOR, and 0 and NaN are the seed but for a bit: two such columns could take out of
+        // each other what differs. So it is hashed once more.
         case .scaled:
             let other = "(\(seed) OPERATOR(pg_catalog.#) 1)"
-            return "pg_catalog.hash_numeric_extended(\(reference), CASE WHEN \(reference) OPERATOR(pg_catalog.<) 0 THEN \(other) ELSE \(seed) END)"
+            let hash = "pg_catalog.hash_numeric_extended(\(reference), CASE WHEN \(reference) OPERATOR(pg_catalog.<) 0 THEN \(other) ELSE \(seed) END)"
+            return "pg_catalog.hashint4extended(0, \(hash))"
         case .plain, .function, .output: return nil
         }
     }
