@@ -66,6 +66,10 @@ import Testing
         for _ in 0..<50 { try await stream.step() }
         writers.send(signal: 15)
         _ = await writers.wait()
+        // The server may still be busy with what a writer that is gone has sent.
+        try await waitUntil {
+            try await fixture.psql("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'pgbench'") == "0"
+        }
         try await stream.catchUp()
 
         var commits = stream.ends.makeIterator()
