@@ -25,6 +25,7 @@ extension CheckSession {
             let end = try await self.source.currentPosition(link)
             guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
             try await pass(end, tail, (source.sees, target.sees))
+            hasReadJournal = true
             let dispute = await tail.dispute(source: source.sees, target: target.sees)
             soundness.hold(.journalPassed)
             if case .before(let applied) = target.sees {

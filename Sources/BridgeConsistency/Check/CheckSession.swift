@@ -32,8 +32,10 @@ actor CheckSession {
     /// Suspects of the beginning of the last drain that it has not looked at.
     var unseenSuspects: [Int: Set<KeyImage>] = [:]
     var soundness = Soundness()
-    /// Whether the source was written to while the last chunk was compared.
+    /// Whether the source was written to while the last piece of work was done.
     var isSourceBusy = false
+    /// Whether what is in the journal from when the check began has been read.
+    var hasReadJournal = false
     /// The mark of the check before this one, needed no more once this one has written its state.
     var outdatedMark: String?
     var hasWrittenState = false
@@ -261,7 +263,12 @@ actor CheckSession {
         state.from = min(settled, applied).commit
         state.journaled = state.from
         state.applied = applied.commit
-        tail = try await openTail(at: state.from)
+        let tail = try await openTail(at: state.from)
+        self.tail = tail
+        // Whether anybody has to be spared is to be known before the first views.
+        _ = try await tail.advance(views: nil)
+        hasReadJournal = true
+        isSourceBusy = await tail.transactionCount > 0
     }
 
     private func newestForeignWrite(_ side: any ComparisonTarget) async throws(BridgeError) -> Int64 {

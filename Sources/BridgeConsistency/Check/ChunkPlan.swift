@@ -20,7 +20,11 @@ struct ChunkPlan: Sendable, Equatable {
 
     private(set) var rows: Int
     /// Whether the source was written to while the last chunk was compared.
-    var isBusy = false
+    var isBusy = false {
+        // What such a source gives in a while is learnt from below.
+        didSet { if isBusy, isFirst, !isFixed { rows = min(rows, Self.first) } }
+    }
+    private var isFirst = true
     private let isFixed: Bool
     /// Whether the key is one integer column.
     private let hasIntegerKey: Bool
@@ -67,6 +71,7 @@ struct ChunkPlan: Sendable, Equatable {
     ///   - worked: how long that took.
     mutating func learn(found: Int64, from: Int64?, to: Int64?, worked: Duration) {
         rowsDone += found
+        isFirst = false
         density = 0
         if let from, let to, to > from { density = min(1, Double(found) / (Double(to) - Double(from))) }
         guard !isFixed else { return }

@@ -79,7 +79,9 @@ extension CheckSession {
 
     /// Compares the chunks again whose keys were dropped.
     func compareChunksAgain(_ index: Int) async throws(BridgeError) {
-        for number in state.tables[index].chunks.again.sorted() { try await compareAgain(index, number) }
+        for number in state.tables[index].chunks.again.sorted() {
+            try await sparing { () async throws(BridgeError) in try await self.compareAgain(index, number) }
+        }
     }
 
     private static func areCrowded(_ keys: [KeyImage], _ rows: Int64) -> Bool {
@@ -87,9 +89,6 @@ extension CheckSession {
     }
 
     private func compareAgain(_ index: Int, _ number: Int) async throws(BridgeError) {
-        let clock = ContinuousClock()
-        let began = clock.now
-        let seen = await tail?.transactionCount ?? 0
         for attempt in 0..<20 {
             try board.goOn()
             var isDone = false
@@ -99,7 +98,6 @@ extension CheckSession {
             if attempt < 19 { await board.sleep(.milliseconds(50)) }
         }
         try await save()
-        if await tail?.transactionCount ?? 0 > seen { await pause(after: clock.now - began) }
     }
 
     /// - Returns: false if the table is in dispute as a whole.

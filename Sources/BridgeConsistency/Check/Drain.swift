@@ -20,8 +20,11 @@ extension CheckSession {
             var left = unproven ?? [:]
             let isFirst = unproven == nil
             let mayRepeat = repeats < 10
-            try await again { () async throws(BridgeError) in
-                left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat, samples: samples && isFirst)
+            // Behind a fence nobody is there to be spared, and somebody waits.
+            try await sparing(unless: untilAllSettled) { () async throws(BridgeError) in
+                try await self.again { () async throws(BridgeError) in
+                    left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat, samples: samples && isFirst)
+                }
             }
             if mayRepeat, hasChunksAgain {
                 repeats += 1

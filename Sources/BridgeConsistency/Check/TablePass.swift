@@ -12,21 +12,35 @@ extension CheckSession {
         state.tables[index].report.hashAlgorithm = pair.hashAlgorithm
         let comparer = makeComparer(pair)
         var plan = ChunkPlan(pair.source, isHashedByServer: pair.method == .server, fixed: options.chunkRows)
+        plan.isBusy = isSourceBusy
         while !state.tables[index].isDone {
             try board.goOn()
-            let clock = ContinuousClock()
-            let began = clock.now
-            let seen = await tail?.transactionCount ?? 0
-            try await again { () async throws(BridgeError) in
-                try await self.compareChunk(index, comparer, &plan)
+            try await sparing { () async throws(BridgeError) in
+                try await self.again { () async throws(BridgeError) in
+                    try await self.compareChunk(index, comparer, &plan)
+                }
+                try await self.save()
             }
-            try await save()
-            // Only a source that is being written to is spared.
-            isSourceBusy = await tail?.transactionCount ?? 0 > seen
             plan.isBusy = isSourceBusy
-            if isSourceBusy { await pause(after: clock.now - began) }
         }
     }
+
+    /// Does a piece of work, and then leaves the source alone for a while if it was written to meanwhile: of what a check
+    /// takes, `1 - throttle` of a machine with two cores is the most.
+    func sparing(unless isHurried: Bool = false, _ work: () async throws(BridgeError) -> Void) async throws(BridgeError) {
+        let began = ContinuousClock.now
+        // What was journaled before the check began says nothing of the source's load now.
+        let seen = hasReadJournal ? await tail?.transactionCount ?? 0 : .max
+        try await work()
+        isSourceBusy = await tail?.transactionCount ?? 0 > seen
+        guard isSourceBusy, !isHurried, options.throttle > 0 else { return }
+        let share = max(0.02, min(1, Self.shareOfLoss * (1 - options.throttle)))
+        await board.sleep((ContinuousClock.now - began) * (1 / share - 1))
+    }
+
+    /// How much of the time a check may work for each part of the throughput that it may cost: a view keeps one core of
+    /// the source's at work, and those that have to serve writers besides are two or more.
+    private static let shareOfLoss = 1.75
 
     /// Does something again that a lost connection, or a table rewritten under a view, ended.
     func again(_ body: () async throws(BridgeError) -> Void) async throws(BridgeError) {
@@ -48,8 +62,6 @@ extension CheckSession {
     ) async throws(BridgeError) {
         let pair = pairs[index]
         let views = try await openViews()
-        // Nothing else is known of the source's load before the first chunk.
-        if state.tables[index].next == nil { plan.isBusy = await tail?.transactionCount ?? 0 > 0 }
         do throws(BridgeError) {
             guard !views.dispute.unsettledTables.contains(index) else {
                 await views.close()
@@ -152,14 +164,6 @@ extension CheckSession {
             state.tables[index].report.equalByPolicy[policy, default: 0] += rows
         }
         board.add(rows: outcome.rowsCompared)
-    }
-
-    /// Gives the source back what was taken: a share of `1 - throttle` of one core's time at most, on a machine that may
-    /// have two.
-    func pause(after worked: Duration) async {
-        guard options.throttle > 0 else { return }
-        let share = max(0.02, min(1, 2 * (1 - options.throttle)))
-        await board.sleep(worked * (1 / share - 1))
     }
 
     // MARK: - Samples

@@ -72,6 +72,19 @@ import Testing
         #expect(!ChunkPlan(Self.layout(rows: nil), isHashedByServer: false, fixed: nil).takesRest)
     }
 
+    @Test("K18 the first chunk of a source that is written to is small, since nothing is known of what it can give")
+    func busyFromTheStart() {
+        var plan = ChunkPlan(Self.layout(rows: 1_000_000), isHashedByServer: true, fixed: nil)
+        plan.isBusy = true
+        #expect(plan.rows == 50_000)
+        plan.learn(found: 50_000, from: nil, to: nil, worked: .milliseconds(125))
+        plan.isBusy = true
+        #expect(plan.rows == 100_000)
+        var fixed = ChunkPlan(Self.layout(), isHashedByServer: true, fixed: 70_000)
+        fixed.isBusy = true
+        #expect(fixed.rows == 70_000)
+    }
+
     @Test("V7 a table that a server hashes in one go is one chunk, unless the source is busy or its rows have to be sent")
     func small() {
         func plan(bytes: Int64?, isHashedByServer: Bool = true, fixed: Int? = nil) -> ChunkPlan {
