@@ -77,13 +77,15 @@ struct JournalVerifier {
             let file = try SegmentFile(path, files: directory.files)
             let entry = try file.entry()
             try checkPlace(entry, number, after: follows)
-            let summary = try file.summary(entry)
+            var summary = try file.summary(entry)
             let end: UInt64
             var tailProblem: BridgeError?
-            if let summary {
+            if isLast {
+                let isClosed: Bool
+                (end, isClosed, tailProblem) = try verifyTail(file, entry, state)
+                if !isClosed { summary = nil }
+            } else if let summary {
                 end = summary.footerOffset
-            } else if isLast {
-                (end, tailProblem) = try verifyTail(file, entry, state)
             } else {
                 end = try file.size()
             }
@@ -116,19 +118,19 @@ struct JournalVerifier {
         }
     }
 
-    /// Where the sound blocks of an unfinished segment end, and what is wrong there.
+    /// Where the sound blocks of the last segment end, whether its footer follows them, and what is wrong there.
     private mutating func verifyTail(
         _ file: SegmentFile, _ entry: SegmentEntry, _ state: StateSlot?
-    ) throws(BridgeError) -> (end: UInt64, problem: BridgeError?) {
+    ) throws(BridgeError) -> (end: UInt64, isClosed: Bool, problem: BridgeError?) {
         do throws(BridgeError) {
             let tail = try TailScan.walk(file, entry, state: state)
             if let tornAt = tail.tornAt {
                 report(file.path, tornAt, "the segment ends in a block that was not written whole", .tornTail)
             }
-            return (tail.entry.dataEnd, nil)
+            return (tail.entry.dataEnd, tail.entry.isClosed, nil)
         } catch {
             let place = error.context.first { $0.key == .offset }.flatMap { UInt64($0.value) }
-            return (place ?? entry.dataEnd, error)
+            return (place ?? entry.dataEnd, false, error)
         }
     }
 

@@ -65,13 +65,15 @@ struct SegmentCatalog: Sendable {
                 throw .damaged(file.path, 0, "the segment does not follow the one before it")
             }
         }
-        if let summary = try file.summary(entry) {
-            entry.close(summary)
-            entry.isIndexRead = false
-        } else if isLast {
+        if isLast {
+            // Also one with a footer: before a successor has its name, what the footer tells of may not have reached the
+            // disk although the footer has.
             let tail = try TailScan.walk(file, entry, state: state)
             entry = tail.entry
             tornAt = tail.tornAt
+        } else if let summary = try file.summary(entry) {
+            entry.close(summary)
+            entry.isIndexRead = false
         } else {
             let size = try file.size()
             throw .damaged(
@@ -141,13 +143,19 @@ extension SegmentFile {
     /// Reads the index of a finished segment into its entry.
     func readIndex(_ entry: inout SegmentEntry) throws(BridgeError) {
         guard !entry.isIndexRead else { return }
-        let limit = entry.fileBytes - UInt64(SegmentSummary.size)
-        let size = Int(clamping: limit - entry.dataEnd)
-        let bytes = try bytes(at: entry.dataEnd, size, limit: limit, ahead: size)
-        guard bytes.count == size, let index = SegmentFooter.decodeIndex(bytes) else {
+        guard let index = try index(from: entry.dataEnd, to: entry.fileBytes) else {
             throw .damaged(path, entry.dataEnd, "the segment's index is not what was written")
         }
         entry.index = index
         entry.isIndexRead = true
+    }
+
+    /// The index in a footer; nil if it is not what was written.
+    func index(from start: UInt64, to end: UInt64) throws(BridgeError) -> [IndexEntry]? {
+        guard end >= start, end - start >= UInt64(SegmentSummary.size) else { return nil }
+        let limit = end - UInt64(SegmentSummary.size)
+        let size = Int(clamping: limit - start)
+        let bytes = try bytes(at: start, size, limit: limit, ahead: size)
+        return bytes.count == size ? SegmentFooter.decodeIndex(bytes) : nil
     }
 }

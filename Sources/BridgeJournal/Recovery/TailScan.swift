@@ -27,7 +27,9 @@ struct TailScan {
         let offset = entry.dataEnd
         guard let (block, checksum) = try file.descriptor(at: offset, segment: entry.number, limit: size) else {
             // A writer in another process may have finished the segment meanwhile.
-            if let summary = try file.summary(entry), summary.footerOffset == offset, summary.end == entry.end {
+            if let summary = try file.summary(entry), summary.footerOffset == offset, summary.end == entry.end,
+                try file.index(from: offset, to: offset + UInt64(summary.footerBytes)) != nil
+            {
                 entry.close(summary)
                 return true
             }
