@@ -62,11 +62,13 @@ package final class PostgresCluster: Sendable {
         _ = fcntl(reading, F_SETFL, 0)
         let stop = Self.command(
             as: account, ["\(programs)/pg_ctl", "stop", "-s", "-m", "immediate", "-D", folder.path("data")])
+        // The watcher is a grandchild, whose end init learns of. A child that ended and that nobody waited for would keep
+        // the tests that await a process's exit from ever hearing of theirs.
         let script = """
-            trap '' HUP INT TERM; cat >/dev/null; cd /; \
-            \(stop.map { "'\($0)'" }.joined(separator: " ")) >/dev/null 2>&1; rm -rf '\(folder.path)'
+            trap '' HUP INT TERM; exec 3<&0; { cat <&3 >/dev/null; cd /; \
+            \(stop.map { "'\($0)'" }.joined(separator: " ")) >/dev/null 2>&1; rm -rf '\(folder.path)'; } &
             """
-        _ = try ChildProcess(["/bin/sh", "-c", script], inputDescriptor: reading, newSession: true)
+        _ = try ChildProcess(["/bin/sh", "-c", script], inputDescriptor: reading, newSession: true).waitBlocking()
         close(reading)
     }
 
