@@ -20,8 +20,11 @@ package struct Failpoint: Sendable {
         .captureReceived, .captureAcknowledge, .journalBeforeWrite, .journalAfterWrite, .journalBeforeSync,
         .journalAfterSync, .journalNewSegment, .sourcePrepared, .linkPrepared, .copyTableBegin, .copyChunk,
         .copyTableBeforeCommit, .copyTableAfterCommit, .copyFinished, .applyBegin, .applyPart, .applyBeforeCommit,
-        .applyAfterCommit, .journalRetention, .logPruned,
+        .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted,
     ]
+
+    /// Those that only the making of the way back passes.
+    package static let ofReversePreparation: [Failpoint] = [.reverseJournaled, .reverseAdopted]
 
     /// A batch was received from the source and not yet journaled.
     package static let captureReceived = Failpoint("capture.received")
@@ -51,6 +54,11 @@ package struct Failpoint: Sendable {
     package static let journalRetention = Failpoint("journal.retention")
     /// A change log was pruned on the source.
     package static let logPruned = Failpoint("log.pruned")
+
+    /// The way back has its journal; no record names it yet.
+    package static let reverseJournaled = Failpoint("reverse.journaled")
+    /// The way back is a link.
+    package static let reverseAdopted = Failpoint("reverse.adopted")
 
     /// Passes the place. Costs one load of a constant while no failpoint is switched on.
     @inline(__always)

@@ -24,6 +24,9 @@ package protocol Connector: Sendable {
         _ link: LinkDescription, role: ComparisonRole
     ) async throws(BridgeError) -> any ComparisonSession
 
+    /// Opens the database for a cutover, whichever side of the migration it is.
+    func openCutover(migration: String) async throws(BridgeError) -> any CutoverSession
+
     /// Closes the connector's own connections. Objects that it opened are closed by their owners.
     func close() async
 }

@@ -13,6 +13,10 @@ package protocol TargetConnector: Connector {
     /// The link's records; nil if there are none.
     func linkState(_ link: LinkDescription) async throws(BridgeError) -> LinkState?
 
+    /// The origin that the link's records name; nil if there are no records, or they name none yet. Goes by the link's name
+    /// alone, and is cheap, as it is asked for several times a second: by whoever waits for a link that another process makes.
+    func linkOrigin(_ link: LinkDescription) async throws(BridgeError) -> CaptureOrigin?
+
     /// Makes the link's records with the phase `preparing`, if there are none: the intent. Returns them.
     func prepareLink(_ link: LinkDescription) async throws(BridgeError) -> LinkState
 
@@ -21,6 +25,11 @@ package protocol TargetConnector: Connector {
 
     /// Moves the phase from `copying` to `syncing`, with the checkpoint at the origin. Every table is copied by then.
     func finishCopy(_ link: LinkDescription) async throws(BridgeError)
+
+    /// Makes the records of a link that needs no copy, because both sides hold the same already: phase `syncing`, every
+    /// table done and the checkpoint at the origin's position, in one transaction. The same origin again changes nothing.
+    /// - Throws: `checkpointForeign` if there are records with another origin.
+    func adoptLink(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError)
 
     /// The first of `offered` that this target can load into the table.
     func chooseCopyFormat(
@@ -36,7 +45,10 @@ package protocol TargetConnector: Connector {
     /// Opens what applies the link's changes. Only one may be open for a link; the target enforces it.
     func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier
 
-    /// Removes the link's records. Data stays. Nothing there is not an error.
+    /// Removes the link's records, then waits until its applier is gone, wherever that runs: it finds no records to commit
+    /// its checkpoint to, and ends. Data stays. Nothing there is not an error.
+    /// - Throws: `alreadyRunning`, or what the engine calls it, if the applier is still there after a while; the records are
+    ///   gone then.
     func removeLink(_ link: LinkDescription) async throws(BridgeError)
 
     /// How this engine would hold the source's tables: statements in an order that works, and what cannot be carried over.
@@ -49,6 +61,10 @@ package protocol TargetConnector: Connector {
 
 extension TargetConnector {
     package var maximumParallelLoads: Int { .max }
+
+    package func linkOrigin(_ link: LinkDescription) async throws(BridgeError) -> CaptureOrigin? {
+        try await linkState(link)?.origin
+    }
 }
 
 /// Where a link stands, as the target has it.
@@ -94,11 +110,15 @@ package struct Checkpoint: Hashable, Sendable {
     package var frontier: Position
     /// When that transaction committed on the source.
     package var commitTime: Timestamp
+    /// The last marker that was applied with it, or before; see ``CutoverSession/writeMarker(_:link:)``. Where a checkpoint
+    /// is stored, nil leaves the marker that is there.
+    package var marker: String?
 
-    package init(position: Position, frontier: Position, commitTime: Timestamp) {
+    package init(position: Position, frontier: Position, commitTime: Timestamp, marker: String? = nil) {
         self.position = position
         self.frontier = frontier
         self.commitTime = commitTime
+        self.marker = marker
     }
 }
 

@@ -52,6 +52,14 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     // Comparison
     case inconsistent
     case inconclusive
+    // Cutover
+    case gateShut = "gate_shut"
+    case fenceForeign = "fence_foreign"
+    case fenceExpired = "fence_expired"
+    case sequenceExhausted = "sequence_exhausted"
+    case ledgerDiverged = "ledger_diverged"
+    case leaseLost = "lease_lost"
+    case hookFailed = "hook_failed"
     // Conduct
     case alreadyRunning = "already_running"
     case interrupted
@@ -105,6 +113,13 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .checkpointForeign: "choose another migration name, or clear the target of the other migration's records"
         case .inconsistent: "read the differences above"
         case .inconclusive: "read the reason above; bridge check --mode full begins anew"
+        case .gateShut: "bridge cutover status prints every gate with its limit and what it measured"
+        case .fenceForeign: "bridge cutover status tells whose fence it is; bridge cutover resume finishes what it belongs to"
+        case .fenceExpired: "the application writes where it did before; run the command again"
+        case .sequenceExhausted: "give the sequence a larger type or other bounds, then run the command again"
+        case .ledgerDiverged: "bridge cutover status compares the ledger with what the databases show"
+        case .leaseLost: "another operator took over; bridge cutover status shows who"
+        case .hookFailed: "read the hook's output, correct it, then run: bridge cutover resume"
         case .alreadyRunning: "stop the other bridge process, or use its data directory's status: bridge status"
         case .interrupted: "run the command again; it continues where it stopped"
         case .internalFault: "report this with the message above"
@@ -120,7 +135,8 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .slotLost, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalLocked, .journalVersion, .journalMissing, .journalBudget, .recordMalformed,
             .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .schemaChanged, .changeRefused,
-            .checkpointForeign, .inconsistent, .inconclusive, .alreadyRunning, .interrupted, .internalFault:
+            .checkpointForeign, .inconsistent, .inconclusive, .gateShut, .fenceForeign, .fenceExpired, .sequenceExhausted,
+            .ledgerDiverged, .leaseLost, .hookFailed, .alreadyRunning, .interrupted, .internalFault:
             .never
         }
     }
@@ -140,8 +156,12 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .conflict, .schemaChanged, .changeRefused, .serverRefused:
             .badData
         case .diskFull, .inputOutput: .inputOutput
-        case .inconsistent: .inconsistent
+        case .inconsistent, .gateShut: .inconsistent
         case .inconclusive: .inconclusive
+        case .fenceForeign, .fenceExpired, .leaseLost: .tryAgain
+        case .sequenceExhausted: .badData
+        case .ledgerDiverged: .badData
+        case .hookFailed: .unavailable
         case .interrupted: .interrupted
         case .internalFault: .internalFault
         }

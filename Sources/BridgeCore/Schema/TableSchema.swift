@@ -164,11 +164,17 @@ package struct TableMapping: Hashable, Sendable {
     package var columns: [String]?
     /// A condition in the source's dialect that a row must fulfil to travel.
     package var rowFilter: String?
+    /// A condition in the target's dialect that the link's rows fulfil there. Other rows of the target's table are nobody's
+    /// business here, and stay when the source's table is emptied. On the way back it is the way forward's row filter.
+    package var targetFilter: String?
 
-    package init(source: TableName, target: TableName, columns: [String]? = nil, rowFilter: String? = nil) {
+    package init(
+        source: TableName, target: TableName, columns: [String]? = nil, rowFilter: String? = nil, targetFilter: String? = nil
+    ) {
         self.source = source
         self.target = target
         self.columns = columns
         self.rowFilter = rowFilter
+        self.targetFilter = targetFilter
     }
 }
