@@ -84,6 +84,7 @@ struct FingerprintReader {
     private func describe(_ table: CapturedTable, publication: String) throws(BridgeError) -> [String] {
         let action = "reading the publication"
         let oid = "\(table.oid)"
+        let fences = try FenceVersions(session)
         let details = session.serverVersion >= 150_000
             ? "r.prattrs::text, pg_get_expr(r.prqual, r.prrelid)" : "NULL, NULL"
         let head = try session.rows(
@@ -102,11 +103,11 @@ struct FingerprintReader {
             """, [oid], during: action)
         let types = try session.rows(TypesInUse.versions("$1::oid"), [oid], during: action)
         return head.map { "table \(Self.line($0)) identity \(Self.line(table.schema.identity))" }
-            + columns.map { "column \(Self.line($0))" } + (try versions(oid)) + types.map { "used \(Self.line($0))" }
+            + columns.map { "column \(Self.line($0))" } + (try versions(oid, fences)) + types.map { "used \(Self.line($0))" }
     }
 
     /// The table and all its partitions as they are stored, and who wrote their catalog rows.
-    private func versions(_ oid: String) throws(BridgeError) -> [String] {
+    private func versions(_ oid: String, _ fences: FenceVersions) throws(BridgeError) -> [String] {
         try session.rows(
             """
             SELECT c.oid, c.xmin, c.relfilenode, c.relpersistence, c.relreplident,
@@ -117,7 +118,11 @@ struct FingerprintReader {
                WHERE i.indrelid = c.oid AND i.indisreplident)
             FROM pg_class c WHERE c.oid = $1::oid OR c.oid IN (SELECT relid FROM pg_partition_tree($1::oid)) ORDER BY c.oid
             """, [oid], during: "reading the versions of a table"
-        ).map { "version \(Self.line($0))" }
+        ).map { row in
+            var row = row
+            if row.count > 1 { row[1] = fences.original(of: row[1], relation: row[0]) }
+            return "version \(Self.line(row))"
+        }
     }
 
     /// Facts that stay apart whatever stands in them.

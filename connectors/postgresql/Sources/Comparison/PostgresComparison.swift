@@ -30,6 +30,7 @@ actor PostgresComparison: ComparisonSession {
     private nonisolated let string: ConnectionString
     private nonisolated let interrupter: Interrupter
     private nonisolated let spare = SpareConnection()
+    private nonisolated let known = KnownTables()
     private var connection: PostgresConnection?
     private var isClosed = false
     /// The columns that name a row of the link's tables, in their order, as far as a layout was asked for.
@@ -122,7 +123,7 @@ actor PostgresComparison: ComparisonSession {
 
     func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
         try await cancellable { () throws(BridgeError) in
-            try PostgresView.open(string, link, role: role, sparing: sparing, spare)
+            try PostgresView.open(string, link, role: role, sparing: sparing, spare, known)
         }
     }
 

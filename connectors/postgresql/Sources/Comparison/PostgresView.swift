@@ -8,6 +8,7 @@ actor PostgresView: ComparisonView {
     private nonisolated let link: LinkDescription
     private nonisolated let interrupter: Interrupter
     private nonisolated let spare: SpareConnection
+    private nonisolated let known: KnownTables
     private nonisolated let mark: ViewMark
     private var connection: PostgresConnection?
     private var snapshot = ""
@@ -21,11 +22,13 @@ actor PostgresView: ComparisonView {
     static let sparingSettings = "SET jit = off; SET max_parallel_workers_per_gather = 0"
 
     private init(
-        _ string: ConnectionString, _ link: LinkDescription, _ spare: SpareConnection, _ opened: sending Opened
+        _ string: ConnectionString, _ link: LinkDescription, _ spare: SpareConnection, _ known: KnownTables,
+        _ opened: sending Opened
     ) {
         self.string = string
         self.link = link
         self.spare = spare
+        self.known = known
         interrupter = opened.connection.interrupter
         mark = opened.mark
         snapshot = opened.snapshot
@@ -39,9 +42,12 @@ actor PostgresView: ComparisonView {
     }
 
     /// Opens one. Blocks; called on the session's thread.
-    /// - Parameter spare: where the connection of an earlier view may be, and this one's goes.
+    /// - Parameters:
+    ///   - spare: where the connection of an earlier view may be, and this one's goes.
+    ///   - known: what earlier views read of the catalog.
     static func open(
-        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole, sparing: Bool, _ spare: SpareConnection
+        _ string: ConnectionString, _ link: LinkDescription, role: ComparisonRole, sparing: Bool, _ spare: SpareConnection,
+        _ known: KnownTables
     ) throws(BridgeError) -> PostgresView {
         let connection: PostgresConnection
         if let kept = spare.take() {
@@ -72,7 +78,7 @@ actor PostgresView: ComparisonView {
         guard let exported = try connection.rows("SELECT pg_export_snapshot()", during: "taking a snapshot").first?[0]
         else { throw BridgeError(.serverRefused, "the server did not export its snapshot") }
         return PostgresView(
-            string, link, spare, Opened(connection: connection, mark: mark, snapshot: exported))
+            string, link, spare, known, Opened(connection: connection, mark: mark, snapshot: exported))
     }
 
     // MARK: Rows
@@ -269,7 +275,7 @@ actor PostgresView: ComparisonView {
         let layout = request.layout
         let connection = try connected()
         let missing = BridgeError(.tableMissing, "the table is not there any more", context: [.init(.table, layout.table.description)])
-        guard let table = try ComparedTable.read(layout.table, connection, choose: { _ in layout.columns }) else { throw missing }
+        guard let table = try known.table(layout, connection) else { throw missing }
         do throws(BridgeError) {
             try HeldTable.hold(
                 table.name, isPartitioned: table.isPartitioned, connection, during: "locking a table for its check")

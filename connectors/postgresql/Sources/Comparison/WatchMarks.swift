@@ -79,6 +79,7 @@ struct WatchMarks {
               CROSS JOIN LATERAL (SELECT w.oid UNION SELECT relid::oid FROM pg_partition_tree(w.oid::regclass)) AS v(relid))
             SELECT 'trigger ' || quote_ident(t.tgname) || ' on ' || t.tgrelid::regclass FROM pg_trigger t JOIN r ON r.relid = t.tgrelid
             WHERE NOT t.tgisinternal AND t.tgenabled IN ('A', 'R') AND t.tgtype & 3 = 3
+              AND t.tgfoid NOT IN (SELECT oid FROM pg_proc WHERE pronamespace = to_regnamespace('_bridge'))
             UNION ALL
             SELECT 'rule ' || quote_ident(u.rulename) || ' on ' || u.ev_class::regclass FROM pg_rewrite u JOIN r ON r.relid = u.ev_class
             WHERE u.ev_enabled IN ('A', 'R') ORDER BY 1

@@ -10,6 +10,10 @@ package import BridgeCore
 /// - ``TransactionEnd/changes`` counts the insert, update, delete, truncate and message records between begin and
 ///   commit, each as 1; relation records count 0.
 /// - Transactions that commit before `durable` are passed over; the server may send again what the journal has.
+/// - So are those that the applier of the link's other direction wrote: they came from where they would go. It marks them
+///   with its replication origin, whose name follows the begin. Whatever others replicate into the source is captured,
+///   the work of another migration's applier too: two migrations in a row would lose it else. (The server's own option
+///   `origin = none`, from version 16 on, leaves out all of it, and is not used.)
 package struct PgOutputDecoder {
     /// What came of a message.
     package enum Step: Equatable, Sendable {
@@ -31,6 +35,9 @@ package struct PgOutputDecoder {
     }
 
     private let form: ValueForm
+    private let link: LinkDescription?
+    /// The replication origin of what is passed over.
+    private let passedOverOrigin: String?
     private let durable: Position
     private var numbers: TransactionNumbers
     private var relations = StreamRelations()
@@ -41,8 +48,11 @@ package struct PgOutputDecoder {
     /// - Parameters:
     ///   - durable: everything that commits before it is in the journal.
     ///   - nextTransaction: the server's next transaction number, 64 bits wide, read a short while ago.
-    package init(form: ValueForm, durable: Position, nextTransaction: UInt64) {
+    ///   - link: whose other direction's writes are passed over, and whose markers are told from others'.
+    package init(form: ValueForm, durable: Position, nextTransaction: UInt64, link: LinkDescription? = nil) {
         self.form = form
+        self.link = link
+        passedOverOrigin = link?.opposite.identifier
         self.durable = durable
         numbers = TransactionNumbers(reference: nextTransaction)
     }
@@ -100,11 +110,7 @@ package struct PgOutputDecoder {
             _ = try reader.name()
             _ = try reader.name()
             return .nothing
-        // Where a replicated transaction came from.
-        case UInt8(ascii: "O"):
-            _ = try reader.integer(UInt64.self)
-            _ = try reader.name()
-            return .nothing
+        case UInt8(ascii: "O"): return try origin(&reader)
         default: throw BridgeError.malformedStream("an unknown kind of message from the plugin")
         }
     }
@@ -121,6 +127,18 @@ package struct PgOutputDecoder {
             transaction: numbers.widen(number), position: Position(commit: position),
             commitTime: PostgresEpoch.timestamp(time))
         open = OpenTransaction(start: start, isPassedOver: start.position < durable)
+        return .nothing
+    }
+
+    /// Where a replicated transaction came from: told behind its begin.
+    private mutating func origin(_ reader: inout MessageReader) throws(BridgeError) -> Step {
+        _ = try reader.integer(UInt64.self)
+        let name = try reader.name()
+        guard name == passedOverOrigin else { return .nothing }
+        guard let open, open.changes == 0 else {
+            throw BridgeError.malformedStream("a transaction's origin is told behind its changes, or outside of any")
+        }
+        self.open?.isPassedOver = true
         return .nothing
     }
 
@@ -289,9 +307,13 @@ package struct PgOutputDecoder {
         let isTransactional = try reader.byte() & 1 == 1
         _ = try reader.integer(UInt64.self)
         let prefix = try reader.name()
-        let content = try reader.bytes(Int(try reader.integer(UInt32.self)))
+        var content = try reader.bytes(Int(try reader.integer(UInt32.self)))
         // One that stands outside transactions would come again after a restart: it has no place in the order.
         guard isTransactional else { return prefix == LogMark.prefix ? .mark : .nothing }
+        if prefix == Marker.prefix, let link {
+            guard let marker = StreamMarker.text(content, link: link) else { return .nothing }
+            content = marker
+        }
         guard try beginChange(into: buffer) else { return .nothing }
         buffer.appendMessage(prefix: prefix, content: content)
         return endChange()

@@ -68,7 +68,7 @@ actor PostgresCapture: CaptureSession {
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
-        decoder = PgOutputDecoder(form: link.form, durable: durable, nextTransaction: 0)
+        decoder = PgOutputDecoder(form: link.form, durable: durable, nextTransaction: 0, link: link)
     }
 
     // MARK: Opening

@@ -131,11 +131,7 @@ struct SourcePreflight {
                     why: "its changes are not in the log", mend: ["ALTER TABLE \(name.quoted) SET LOGGED"], table: name))
         }
         if schema.identity.isEmpty {
-            let mend = schema.options.contains("REPLICA IDENTITY NOTHING") && !schema.primaryKey.isEmpty
-                ? "ALTER TABLE \(name.quoted) REPLICA IDENTITY DEFAULT"
-                : schema.primaryKey.isEmpty
-                    ? "ALTER TABLE \(name.quoted) ADD PRIMARY KEY (…)"
-                    : "ALTER TABLE \(name.quoted) REPLICA IDENTITY FULL"
+            let mend = "ALTER TABLE \(name.quoted) \(Self.identityMend(schema))"
             findings.append(
                 Finding(
                     .blocking, .tableWithoutKey,
@@ -146,6 +142,20 @@ struct SourcePreflight {
         }
         findings += try mappingFindings(oid, schema, mapping)
         return findings
+    }
+
+    /// What gives a table a replica identity that has none.
+    private static func identityMend(_ schema: TableSchema) -> String {
+        guard schema.primaryKey.isEmpty else {
+            return schema.options.contains("REPLICA IDENTITY NOTHING") ? "REPLICA IDENTITY DEFAULT" : "REPLICA IDENTITY FULL"
+        }
+        let serving = schema.indexes.first { index in
+            index.isUnique && index.predicate == nil
+                && index.parts.allSatisfy { part in
+                    part.column.flatMap { schema.column(named: $0) }?.isNotNull ?? false
+                }
+        }
+        return serving.map { "REPLICA IDENTITY USING INDEX \(quoteIdentifier($0.name))" } ?? "ADD PRIMARY KEY (…)"
     }
 
     private func rightsFindings(_ oid: UInt32, _ name: TableName) throws(BridgeError) -> [Finding] {

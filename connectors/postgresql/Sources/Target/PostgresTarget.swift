@@ -61,6 +61,10 @@ package actor PostgresTarget: TargetConnector {
         try LinkRecords.read(link, try connected())
     }
 
+    package func linkOrigin(_ link: LinkDescription) throws(BridgeError) -> CaptureOrigin? {
+        try LinkRecords.origin(link, try connected())
+    }
+
     package func prepareLink(_ link: LinkDescription) throws(BridgeError) -> LinkState {
         let connection = try connected()
         try LinkRecords.prepare(link, connection)
@@ -74,6 +78,10 @@ package actor PostgresTarget: TargetConnector {
 
     package func finishCopy(_ link: LinkDescription) throws(BridgeError) {
         try LinkRecords.finishCopy(link, try connected())
+    }
+
+    package func adoptLink(_ link: LinkDescription, _ origin: CaptureOrigin) throws(BridgeError) {
+        try LinkRecords.adopt(link, origin, try connected())
     }
 
     package func removeLink(_ link: LinkDescription) throws(BridgeError) {

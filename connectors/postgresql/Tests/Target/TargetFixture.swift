@@ -37,6 +37,22 @@ struct TargetFixture {
         try await self.init(schema, tables: tables.map { (Self.name($0), Self.name($0)) }, form: form)
     }
 
+    private init(_ other: TargetFixture, link: LinkDescription) {
+        cluster = other.cluster
+        url = other.url
+        target = other.target
+        self.link = link
+    }
+
+    /// The same with a link to which only some rows of a target table belong.
+    func filtering(_ table: String, by filter: String) -> TargetFixture {
+        var link = link
+        for index in link.mappings.indices where link.mappings[index].target.name == table {
+            link.mappings[index].targetFilter = filter
+        }
+        return TargetFixture(self, link: link)
+    }
+
     static func name(_ table: String) -> TableName { TableName(schema: "public", name: table) }
 
     /// Makes the link's records and finishes its copy.

@@ -38,27 +38,31 @@ struct ForeignWriteWatch {
         if try isWhole(database) { return }
         try database.transaction(.immediate) { () throws(BridgeError) in
             guard try !isWhole(database) else { return }
-            let objects = try existing(database)
-            let watched = try inspect(objects, database)
-            let hadLog = try first(database) != nil
-            try makeLog(database, keyColumns: watched.map(\.table.key.count).max() ?? 1)
-            try database.execute(
-                "CREATE TABLE IF NOT EXISTS main.\(quoteIdentifier(names.state))(name TEXT PRIMARY KEY, value) WITHOUT ROWID")
-            var last = objects.compactMap { names.parseTrigger($0.name)?.number }.max() ?? 0
-            last = max(last, try database.integer("SELECT max(abs(tbl)) FROM main.\(quoteIdentifier(names.log))") ?? 0)
-            for entry in watched where !entry.isWhole || !hadLog {
-                if entry.number == nil { last += 1 }
-                let number = entry.number ?? last
-                for object in objects where object.isTrigger && foldCase(object.table) == foldCase(entry.table.name) {
-                    try database.execute("DROP TRIGGER main.\(quoteIdentifier(object.name))")
-                }
-                try makeTriggers(entry.table, number, database)
-                try makeKnown(entry.table, database)
-                guard !objects.isEmpty else { continue }
-                try database.execute("INSERT INTO main.\(quoteIdentifier(names.log))(tbl) VALUES(\(-number))")
-            }
-            try TriggerOrder.makeWitness(names, on: names.state, database)
+            try OwnSchemaChanges.counting(database) { () throws(BridgeError) in try make(database) }
         }
+    }
+
+    private func make(_ database: borrowing SQLiteDatabase) throws(BridgeError) {
+        let objects = try existing(database)
+        let watched = try inspect(objects, database)
+        let hadLog = try first(database) != nil
+        try makeLog(database, keyColumns: watched.map(\.table.key.count).max() ?? 1)
+        try database.execute(
+            "CREATE TABLE IF NOT EXISTS main.\(quoteIdentifier(names.state))(name TEXT PRIMARY KEY, value) WITHOUT ROWID")
+        var last = objects.compactMap { names.parseTrigger($0.name)?.number }.max() ?? 0
+        last = max(last, try database.integer("SELECT max(abs(tbl)) FROM main.\(quoteIdentifier(names.log))") ?? 0)
+        for entry in watched where !entry.isWhole || !hadLog {
+            if entry.number == nil { last += 1 }
+            let number = entry.number ?? last
+            for object in objects where object.isTrigger && foldCase(object.table) == foldCase(entry.table.name) {
+                try database.execute("DROP TRIGGER main.\(quoteIdentifier(object.name))")
+            }
+            try makeTriggers(entry.table, number, database)
+            try makeKnown(entry.table, database)
+            guard !objects.isEmpty else { continue }
+            try database.execute("INSERT INTO main.\(quoteIdentifier(names.log))(tbl) VALUES(\(-number))")
+        }
+        try TriggerOrder.makeWitness(names, on: names.state, database)
     }
 
     private func makeKnown(_ table: SQLiteTable, _ database: borrowing SQLiteDatabase) throws(BridgeError) {

@@ -196,11 +196,11 @@ actor SQLiteSourceComparison: ComparisonSession, ComparisonSource {
             }
             let common = ["log \(names.log) epoch \(state.nonce) format \(state.format)", "file \(now.device):\(now.inode)"] + describe(0)
             let later = try TriggerOrder.madeLater(names, connection.database)
-            let version = try connection.database.integer("PRAGMA main.schema_version") ?? 0
+            let version = try OwnSchemaChanges.versionOfOthers(names, connection.database)
             let parts = link.mappings.map { mapping in
                 guard let entry = captured.first(where: { $0.name == mapping.source.name }) else { return "" }
                 var lines = Self.describe(entry, tables[entry.number], mapping) + describe(entry.number)
-                // Whether it was rebuilt once more, only the schema's version can tell: any change may have been that.
+                // Whether it was rebuilt once more, only the schema's version can tell: any change but bridge's may have been that.
                 let isMadeLater = later?.contains { names.parseTrigger($0)?.number == entry.number } ?? true
                 if isMadeLater { lines.append("triggers made again, schema version \(version)") }
                 return lines.joined(separator: "\n")

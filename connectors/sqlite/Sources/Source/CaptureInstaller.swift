@@ -22,30 +22,38 @@ struct CaptureInstaller {
             planned.append(table.schema(contents: try table.scanContents(database)))
         }
         return try database.transaction(.immediate) { () throws(BridgeError) in
-            try clearName(database, replacingLeftovers: replacingLeftovers)
-            var tables: [SQLiteTable] = []
-            for mapping in link.mappings { tables.append(try requiredTable(mapping.source, database)) }
-            try createTables(database, keyColumns: max(1, tables.map(\.key.count).max() ?? 1))
-            for (place, table) in tables.enumerated() {
-                let number = Int64(place + 1)
-                try record(table, number, link.mappings[place].source, planned[place], database)
-                let compiledBefore = compileWrites(table, database) == nil
-                for trigger in try CaptureTriggers(table: table, number: number, names: names).make() {
-                    try database.execute(trigger.sql)
-                }
-                if compiledBefore, let error = compileWrites(table, database) {
-                    throw BridgeError(
-                        .sourceUnsupported, "the table's writes would fail with capture triggers on it",
-                        context: [.init(.table, link.mappings[place].source.description)],
-                        hint: "drop the index that is named here for the time of the migration, or leave the table out",
-                        cause: error)
-                }
+            try OwnSchemaChanges.counting(database) { () throws(BridgeError) in
+                try clearName(database, replacingLeftovers: replacingLeftovers)
+                return try make(planned, database)
             }
-            try TriggerOrder.makeWitness(names, on: names.state, database)
-            let nonce = CaptureState.randomNonce()
-            try writeState(nonce, database)
-            return (nonce, Position(commit: UInt64(CaptureState.firstSequence) + 1))
         }
+    }
+
+    private func make(
+        _ planned: [TableSchema], _ database: borrowing SQLiteDatabase
+    ) throws(BridgeError) -> (nonce: String, position: Position) {
+        var tables: [SQLiteTable] = []
+        for mapping in link.mappings { tables.append(try requiredTable(mapping.source, database)) }
+        try createTables(database, keyColumns: max(1, tables.map(\.key.count).max() ?? 1))
+        for (place, table) in tables.enumerated() {
+            let number = Int64(place + 1)
+            try record(table, number, link.mappings[place].source, planned[place], database)
+            let compiledBefore = compileWrites(table, database) == nil
+            for trigger in try CaptureTriggers(table: table, number: number, names: names).make() {
+                try database.execute(trigger.sql)
+            }
+            if compiledBefore, let error = compileWrites(table, database) {
+                throw BridgeError(
+                    .sourceUnsupported, "the table's writes would fail with capture triggers on it",
+                    context: [.init(.table, link.mappings[place].source.description)],
+                    hint: "drop the index that is named here for the time of the migration, or leave the table out",
+                    cause: error)
+            }
+        }
+        try TriggerOrder.makeWitness(names, on: names.state, database)
+        let nonce = CaptureState.randomNonce()
+        try writeState(nonce, database)
+        return (nonce, Position(commit: UInt64(CaptureState.firstSequence) + 1))
     }
 
     /// Removes triggers, then log and state, in one transaction. What is not there is no error.
@@ -53,7 +61,7 @@ struct CaptureInstaller {
         guard try !existing(database).isEmpty else { return }
         try database.transaction(.immediate) { () throws(BridgeError) in
             if let state = try CaptureState.read(names, database), state.link != link.name { throw foreign(state.link) }
-            try dropAll(database)
+            try OwnSchemaChanges.counting(database) { () throws(BridgeError) in try dropAll(database) }
         }
     }
 
@@ -96,7 +104,7 @@ struct CaptureInstaller {
         try database.execute(
             """
             CREATE TABLE main.\(quoteIdentifier(names.log))(seq INTEGER PRIMARY KEY, tbl, \(keys));
-            CREATE TABLE main.\(quoteIdentifier(names.state))(key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+            CREATE TABLE main.\(quoteIdentifier(names.state))\(CaptureState.columns);
             CREATE TABLE main.\(quoteIdentifier(names.tables))(
               number INTEGER, place INTEGER, name TEXT, column_name TEXT, type TEXT, PRIMARY KEY(number, place)
             ) WITHOUT ROWID;

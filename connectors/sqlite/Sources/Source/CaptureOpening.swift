@@ -100,7 +100,7 @@ struct CaptureOpening {
     ) throws(BridgeError) -> Claim {
         let log = quoteIdentifier(names.log)
         let leap = try leapIfNeeded(
-            database.prepare("SELECT seq, tbl FROM main.\(log) ORDER BY seq DESC LIMIT 1"),
+            database.prepare(CaptureState.newestRow(names)),
             database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))"))
         let claim = Claim(
             nonce: state.nonce, session: CaptureState.randomNonce(), durable: durable,

@@ -11,8 +11,19 @@ struct CaptureState {
     /// The layout of log, state and triggers that this code writes.
     static let format: Int64 = 1
 
-    /// Rows of the log with this table number are not changes: the first row, and the leaps of the sequence.
+    /// How the state table is made, behind its name.
+    static let columns = "(key TEXT PRIMARY KEY, value) WITHOUT ROWID"
+
+    /// Rows of the log with this table number are no keys: the first row, the ends of the sequence's leaps, and, with a
+    /// text in `k0`, markers that travel with the changes.
     static let markerTable: Int64 = 0
+
+    /// Which rows of the log are delivered: the changes and the markers.
+    static let isDelivered = "(tbl <> \(markerTable) OR k0 IS NOT NULL)"
+    /// The newest row's sequence, and whether it is one that is delivered.
+    static func newestRow(_ names: CaptureNames) -> String {
+        "SELECT seq, \(isDelivered) FROM main.\(quoteIdentifier(names.log)) ORDER BY seq DESC LIMIT 1"
+    }
 
     /// The sequence of the row that a new log begins with.
     static let firstSequence: Int64 = 1
@@ -60,12 +71,12 @@ struct CaptureState {
         return try statement.step()
     }
 
-    /// Asks for the sequences of the newest change and of the newest row. Without a change, there is one row: the first,
-    /// or the end of the leap before which everything was taken and pruned.
+    /// Asks for the sequences of the newest change, or marker, and of the newest row. Without either, there is one row: the
+    /// first, or the end of the leap before which everything was taken and pruned.
     static func newestChange(_ names: CaptureNames) -> String {
         let log = "main.\(quoteIdentifier(names.log))"
         return """
-            SELECT coalesce((SELECT seq FROM \(log) WHERE tbl <> \(markerTable) ORDER BY seq DESC LIMIT 1),
+            SELECT coalesce((SELECT seq FROM \(log) WHERE \(isDelivered) ORDER BY seq DESC LIMIT 1),
                             (SELECT max(seq) FROM \(log))), (SELECT max(seq) FROM \(log))
             """
     }

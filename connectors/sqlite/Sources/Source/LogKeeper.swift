@@ -176,7 +176,7 @@ private final class LogWriter {
                    (SELECT value FROM main.\(state) WHERE key = 'acknowledgements')
             """)
         writeState = try database.database.prepare("UPDATE main.\(state) SET value = ?2 WHERE key = ?1")
-        newest = try database.database.prepare("SELECT seq, tbl FROM main.\(log) ORDER BY seq DESC LIMIT 1")
+        newest = try database.database.prepare(CaptureState.newestRow(names))
         leap = try database.database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))")
         delete = try database.database.prepare(
             """
@@ -272,7 +272,7 @@ private final class LogWriter {
 /// - Returns: where it leapt to.
 func leapIfNeeded(_ newest: SQLiteStatement, _ leap: SQLiteStatement) throws(BridgeError) -> Int64? {
     defer { newest.reset() }
-    guard try newest.step(), newest.integer(1) != CaptureState.markerTable else { return nil }
+    guard try newest.step(), newest.integer(1) == 1 else { return nil }
     // Not the same distance twice, so that two copies of a file do not come to the same place.
     let distance = CaptureState.leap + Int64.random(in: 0..<1 << 20)
     let (next, overflow) = newest.integer(0).addingReportingOverflow(distance)

@@ -21,6 +21,11 @@ import Musl
 /// Its begin bears the log's newest change as the first read saw it, its commit that of the last. A table's copy never
 /// begins between the two (see ``CaptureGate``), so the begin alone tells whether a copy holds the transaction.
 ///
+/// ### Markers
+/// A row of no table with a text in `k0` is a marker, which becomes a message among the records of the transaction that
+/// covers its row. That transaction holds what every log row before it says, and closes behind it: a marker that has been
+/// applied proves that everything committed before it has been too.
+///
 /// ### Order within a read
 /// Removed keys come before rows. A key that merely changed its letter case, or a unique value that moved from a deleted
 /// row to another, then meets nothing in its way at the target.
@@ -223,7 +228,13 @@ final class LogReader {
         while try log.step() {
             last = log.integer(0)
             let number = log.integer(1)
-            guard number != CaptureState.markerTable else { continue }
+            guard number != CaptureState.markerTable else {
+                if let marker = log.string(2) {
+                    Array(marker.utf8).withUnsafeBytes { buffer.appendMessage(prefix: Marker.prefix, content: $0) }
+                    changes += 1
+                }
+                continue
+            }
             guard number > 0, number < Int64(fetches.count), let fetch = fetches[Int(number)] else {
                 throw BridgeError(.captureBroken, "the change log names a table that the link does not have")
             }

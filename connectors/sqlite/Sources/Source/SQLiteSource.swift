@@ -159,7 +159,7 @@ package actor SQLiteSource: SourceConnector {
                 try connection.database.integer(
                     """
                     SELECT count(*) FROM \(log)
-                    WHERE seq >= \(Int64(clamping: applied.commit)) AND tbl <> \(CaptureState.markerTable)
+                    WHERE seq >= \(Int64(clamping: applied.commit)) AND \(CaptureState.isDelivered)
                     """) ?? 0
             return SourceHealth(
                 current: current, acknowledged: state.map { Position(commit: UInt64(clamping: $0.acknowledged)) },

@@ -104,6 +104,14 @@ struct SourcePreflight {
             ]
         }
         var findings: [Finding] = []
+        if mapping.targetFilter != nil {
+            findings.append(
+                Finding(
+                    .blocking, .configurationInvalid,
+                    what: "\(name) holds a part of the other side's table, chosen by 'where', and its log names keys only",
+                    why: "a key that both sides gave out would overwrite, or delete, a row that 'where' leaves out",
+                    mend: ["migrate the whole table: a new migration without 'where:' for \(name)"], table: name))
+        }
         try findings += keyFindings(table, name, database)
         try findings += definitionFindings(table, mapping, database)
         if table.indexes.contains(where: { $0.isUnique && $0.origin != .primaryKey }),

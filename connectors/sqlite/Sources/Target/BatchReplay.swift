@@ -25,7 +25,13 @@ final class BatchReplay {
     init(_ connection: TargetConnection, link: LinkDescription) throws(BridgeError) {
         self.connection = connection
         self.link = link
-        guard let state = try LinkRecords(connection: connection, link: link).read() else {
+        let records = LinkRecords(connection: connection, link: link)
+        if try records.areOld() {
+            try connection.database.transaction(.immediate) { () throws(BridgeError) in
+                try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in try records.upgrade() }
+            }
+        }
+        guard let state = try records.read() else {
             throw BridgeError(
                 .internalFault, "the link has no records on the target",
                 context: [.init(.migration, link.migration)])
@@ -35,7 +41,8 @@ final class BatchReplay {
         schemaVersionStatement = try connection.prepare("PRAGMA main.schema_version")
         checkpointStatement = try connection.prepare(
             """
-            UPDATE main._bridge_link SET position = ?2, frontier = ?3, commit_time = ?4
+            UPDATE main._bridge_link
+            SET position = ?2, frontier = ?3, commit_time = ?4, marker = coalesce(?7, marker)
             WHERE name = ?1 AND phase = 'syncing' AND position = ?5 AND frontier = ?6
             """)
     }
@@ -122,6 +129,7 @@ final class BatchReplay {
         try statement.bind(4, integer: checkpoint.commitTime.microseconds)
         try statement.bind(5, string: stored.position.storedForm)
         try statement.bind(6, string: stored.frontier.storedForm)
+        try statement.bind(7, string: checkpoint.marker)
         try statement.run()
         guard connection.database.changes() == 1 else {
             throw BridgeError(

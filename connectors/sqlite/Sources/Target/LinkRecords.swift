@@ -21,12 +21,14 @@ struct LinkRecords {
             """
             CREATE TABLE IF NOT EXISTS main._bridge_link(
                 name TEXT PRIMARY KEY NOT NULL, migration TEXT NOT NULL, direction TEXT NOT NULL, phase TEXT NOT NULL,
-                identity TEXT, origin TEXT, position TEXT, frontier TEXT, commit_time INTEGER) WITHOUT ROWID;
+                identity TEXT, origin TEXT, position TEXT, frontier TEXT, commit_time INTEGER,
+                marker TEXT) WITHOUT ROWID;
             CREATE TABLE IF NOT EXISTS main._bridge_link_table(
                 link TEXT NOT NULL, source_schema TEXT NOT NULL, source_name TEXT NOT NULL, target TEXT NOT NULL,
                 state TEXT NOT NULL, position TEXT NOT NULL, rows INTEGER NOT NULL,
                 PRIMARY KEY(link, source_schema, source_name)) WITHOUT ROWID;
             """)
+        try upgrade()
         try run(
             """
             INSERT INTO main._bridge_link(name, migration, direction, phase) VALUES(?1, ?2, ?3, 'preparing')
@@ -34,10 +36,26 @@ struct LinkRecords {
             """, link.name, link.migration, link.direction.rawValue)
     }
 
+    private func haveMarker() throws(BridgeError) -> Bool {
+        try connection.database.integer(
+            "SELECT 1 FROM pragma_table_info('_bridge_link', 'main') WHERE name = 'marker'") != nil
+    }
+
+    /// Whether an earlier version made them: they have no place for a marker.
+    func areOld() throws(BridgeError) -> Bool { if try exist() { try !haveMarker() } else { false } }
+
+    func upgrade() throws(BridgeError) {
+        guard try areOld() else { return }
+        try connection.database.execute("ALTER TABLE main._bridge_link ADD COLUMN marker TEXT")
+    }
+
     func read() throws(BridgeError) -> LinkState? {
         guard try exist() else { return nil }
         let row = try connection.prepare(
-            "SELECT phase, identity, origin, position, frontier, commit_time FROM main._bridge_link WHERE name = ?1")
+            """
+            SELECT phase, identity, origin, position, frontier, commit_time, \(haveMarker() ? "marker" : "NULL")
+            FROM main._bridge_link WHERE name = ?1
+            """)
         try row.bind(1, string: link.name)
         guard try row.step() else { return nil }
         guard let phase = row.string(0).flatMap(LinkState.Phase.init(rawValue:)) else { throw Self.unreadable("phase") }
@@ -49,9 +67,19 @@ struct LinkRecords {
         if row.storageClass(3) != .null {
             state.checkpoint = Checkpoint(
                 position: try Self.position(row.string(3)), frontier: try Self.position(row.string(4)),
-                commitTime: Timestamp(microseconds: row.integer(5)))
+                commitTime: Timestamp(microseconds: row.integer(5)), marker: row.string(6))
         }
         return state
+    }
+
+    /// Nil if there are no records, or they name none yet.
+    func origin() throws(BridgeError) -> CaptureOrigin? {
+        guard try exist() else { return nil }
+        let row = try connection.prepare("SELECT identity, origin FROM main._bridge_link WHERE name = ?1")
+        try row.bind(1, string: link.name)
+        guard try row.step(), let identity = row.string(0) else { return nil }
+        return CaptureOrigin(
+            identity: CaptureOrigin.identity(fromText: identity), position: try Self.position(row.string(1)))
     }
 
     private func readTables() throws(BridgeError) -> [TableName: LinkState.Table] {
@@ -104,6 +132,23 @@ struct LinkRecords {
             WHERE name = ?1 AND phase = 'copying'
             """, link.name, String(Timestamp.now.microseconds))
         try requireOneRow("the link is not copying")
+    }
+
+    /// Begins the link where both sides hold the same, without a copy.
+    func adopt(_ origin: CaptureOrigin) throws(BridgeError) {
+        try prepare()
+        guard let state = try read() else { throw Self.unreadable("name") }
+        if let known = state.origin {
+            guard known == origin, state.phase == .syncing else {
+                throw BridgeError(
+                    .checkpointForeign, "the target's records of this migration belong to another capture",
+                    context: [.init(.migration, link.name)])
+            }
+            return
+        }
+        try recordOrigin(origin)
+        for mapping in link.mappings { try setTable(mapping, .done, position: origin.position) }
+        try finishCopy()
     }
 
     /// What stands of a table's load.

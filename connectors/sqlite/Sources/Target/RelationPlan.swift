@@ -18,6 +18,8 @@ struct RelationPlan: Sendable {
     let target: TargetTable
     let columns: [Column]
     let text: StatementText
+    /// Which of the target's rows are the link's; nil if all are. See ``TableMapping/targetFilter``.
+    let filter: String?
     /// Whether rows are named by all their columns.
     let matchesWholeRow: Bool
     /// Every carried column; and those that an update sets whose key did not change.
@@ -29,6 +31,7 @@ struct RelationPlan: Sendable {
     init(_ relation: Relation, mapping: TableMapping, target: TargetTable) throws(BridgeError) {
         self.relation = relation
         self.target = target
+        filter = mapping.targetFilter
         matchesWholeRow = relation.identity == .full
         let pairing = ColumnPairing(relation, mapping: mapping, target: target)
         if let obstacle = pairing.obstacles.first(where: { $0.finding.severity == .blocking }) { throw obstacle.error }

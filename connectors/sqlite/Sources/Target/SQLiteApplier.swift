@@ -31,7 +31,7 @@ actor SQLiteApplier: ChangeApplier {
 
     private func connect() throws(BridgeError) {
         let connection = try TargetConnection(path: path, creating: false, busyTimeout: busyTimeout)
-        try connection.preferWAL()
+        try connection.preferWAL(for: link)
         replay = try BatchReplay(connection, link: link)
     }
 

@@ -178,7 +178,7 @@ actor SQLiteLoader {
     private func open(_ lock: LinkLock) throws(BridgeError) -> TargetConnection {
         if let connection { return connection }
         let opened = try TargetConnection(path: path, creating: false, busyTimeout: busyTimeout)
-        try opened.preferWAL()
+        try opened.preferWAL(for: link)
         try opened.syncCommits(false)
         connection = opened
         self.lock = lock

@@ -82,11 +82,18 @@ package actor SQLiteTarget: TargetConnector {
         }
     }
 
+    package func linkOrigin(_ link: LinkDescription) async throws(BridgeError) -> CaptureOrigin? {
+        guard let connection = try existingConnection() else { return nil }
+        return try connection.database.transaction(.deferred) { () throws(BridgeError) in
+            try LinkRecords(connection: connection, link: link).origin()
+        }
+    }
+
     package func prepareLink(_ link: LinkDescription) async throws(BridgeError) -> LinkState {
-        let connection = try writableConnection()
+        let connection = try writableConnection(for: link)
         return try connection.database.transaction(.immediate) { () throws(BridgeError) in
             let records = LinkRecords(connection: connection, link: link)
-            try records.prepare()
+            try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in try records.prepare() }
             guard let state = try records.read() else {
                 throw BridgeError(.internalFault, "the link's records vanished while they were made")
             }
@@ -95,26 +102,45 @@ package actor SQLiteTarget: TargetConnector {
     }
 
     package func recordOrigin(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError) {
-        let connection = try writableConnection()
+        let connection = try writableConnection(for: link)
         try connection.database.transaction(.immediate) { () throws(BridgeError) in
             try LinkRecords(connection: connection, link: link).recordOrigin(origin)
         }
     }
 
     package func finishCopy(_ link: LinkDescription) async throws(BridgeError) {
-        let connection = try writableConnection()
+        let connection = try writableConnection(for: link)
         try connection.database.transaction(.immediate) { () throws(BridgeError) in
             try LinkRecords(connection: connection, link: link).finishCopy()
         }
     }
 
+    package func adoptLink(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError) {
+        let connection = try writableConnection(for: link)
+        try connection.database.transaction(.immediate) { () throws(BridgeError) in
+            try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in
+                try LinkRecords(connection: connection, link: link).adopt(origin)
+            }
+        }
+    }
+
     package func removeLink(_ link: LinkDescription) async throws(BridgeError) {
         guard let connection = try existingConnection() else { return }
-        let lock = try lock(link)
-        defer { _ = lock }
         try connection.database.transaction(.immediate) { () throws(BridgeError) in
-            try ForeignWriteWatch(link).remove(connection.database)
-            try LinkRecords(connection: connection, link: link).remove()
+            try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in
+                try ForeignWriteWatch(link).remove(connection.database)
+                try LinkRecords(connection: connection, link: link).remove()
+            }
+        }
+        let deadline = ContinuousClock.now + .seconds(15)
+        while true {
+            do throws(BridgeError) {
+                _ = try lock(link)
+                return
+            } catch where error.code == .alreadyRunning && ContinuousClock.now < deadline {
+                // The thread is this connector's own.
+                usleep(20_000)
+            }
         }
     }
 
@@ -208,13 +234,13 @@ package actor SQLiteTarget: TargetConnector {
     }
 
     /// The connection, to a new file if there is none, in WAL mode.
-    private func writableConnection() throws(BridgeError) -> TargetConnection {
+    private func writableConnection(for link: LinkDescription? = nil) throws(BridgeError) -> TargetConnection {
         if let connection = try existingConnection() {
-            try connection.preferWAL()
+            try connection.preferWAL(for: link)
             return connection
         }
         let connection = try TargetConnection(path: path, creating: true, busyTimeout: busyTimeout)
-        try connection.preferWAL()
+        try connection.preferWAL(for: link)
         openConnection = connection
         return connection
     }

@@ -146,7 +146,7 @@ final class TableReplay {
     // MARK: All sources
 
     func truncate() throws(BridgeError) {
-        try connection.database.execute("DELETE FROM \(plan.target.quoted)")
+        try connection.database.execute("DELETE FROM \(plan.target.quoted)\(plan.filter.map { " WHERE (\($0))" } ?? "")")
         guard hasRowsAside else { return }
         try connection.database.execute("DELETE FROM \(asideTable.quoted)")
         hasRowsAside = false

@@ -38,8 +38,10 @@ final class TargetConnection {
     }
 
     /// Puts the file into WAL mode, so that readers and the link do not wait for each other. Somebody who holds the file
-    /// at this moment prevents it; the link then works all the same.
-    func preferWAL() throws(BridgeError) {
+    /// at this moment prevents it; the link then works all the same. On the way back the file is the one that the
+    /// application has long had, and keeps the mode that it chose.
+    func preferWAL(for link: LinkDescription?) throws(BridgeError) {
+        guard link?.direction != .reverse else { return }
         guard try database.string("PRAGMA main.journal_mode") != "wal" else { return }
         do throws(BridgeError) {
             try database.execute("PRAGMA main.journal_mode = WAL")

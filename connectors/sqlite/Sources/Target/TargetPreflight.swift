@@ -42,7 +42,7 @@ struct TargetPreflight {
             findings.append(
                 Finding(
                     .warning, .serverSettings,
-                    what: "the target file is not in WAL mode; bridge run switches it over",
+                    what: "the target file is not in WAL mode" + (link.needsCopy ? "; bridge run switches it over" : ""),
                     why: "in another mode readers and the link wait for each other",
                     mend: ["PRAGMA journal_mode = WAL"]))
         }
@@ -83,12 +83,19 @@ struct TargetPreflight {
             sourceIsStrict: source.options.contains("STRICT"), missing: .targetTableMismatch)
         findings += pairing.obstacles.map(\.finding)
         let isOurs = [.loading, .done].contains(state?.tables[mapping.source]?.state)
-        if !isOurs, try connection.database.integer("SELECT 1 FROM \(target.quoted) LIMIT 1") != nil {
+        if !isOurs, link.needsCopy, try connection.database.integer("SELECT 1 FROM \(target.quoted) LIMIT 1") != nil {
             findings.append(
                 Finding(
                     .blocking, .targetTableNotEmpty, what: "table \(name) has rows that bridge did not put there",
                     why: "they could not be told from the source's", mend: ["DELETE FROM \(quoteIdentifier(name))"],
                     table: mapping.target))
+        }
+        if let filter = mapping.targetFilter {
+            findings.append(
+                Finding(
+                    .warning, .conflict, what: "table \(name) holds rows that 'where' leaves out: all but \(filter)",
+                    why: "a key that is given out on both sides stops the link at a conflict",
+                    mend: ["let both sides give out different keys, such as UUIDs"], table: mapping.target))
         }
         return findings
     }
@@ -96,7 +103,12 @@ struct TargetPreflight {
     private func missingTable(_ mapping: TableMapping) -> Finding {
         Finding(
             .blocking, .targetTableMissing, what: "the target has no table \(mapping.target.name)",
-            why: "bridge run makes no tables", mend: ["bridge schema apply"], table: mapping.target)
+            why: "bridge run makes no tables",
+            mend: [
+                link.needsCopy
+                    ? "bridge schema apply"
+                    : "ALTER TABLE … RENAME TO \(quoteIdentifier(mapping.target.name)), if it was renamed"
+            ], table: mapping.target)
     }
 
     /// A collation that the application registers is unknown here, and no statement on its table would compile.

@@ -58,6 +58,10 @@ struct Mirror {
                 changesInTransaction += 1
                 changes += 1
                 try row(&reader, isUpsert: kind == 8)
+            case 11:
+                guard isOpen else { throw Malformed(what: "message outside of a transaction") }
+                changesInTransaction += 1
+                reader.offset = end
             default: throw Malformed(what: "kind \(kind)")
             }
             guard reader.offset == end else { throw Malformed(what: "length of kind \(kind)") }

@@ -187,21 +187,29 @@ final class ApplySession {
 
     /// One statement for all tables, since a table that others refer to cannot be emptied alone. CASCADE is not repeated:
     /// the source lists every table that it emptied, and on the target it could reach tables that are not the link's.
+    /// Where only some rows are the link's, those are deleted.
     private func truncate(_ record: RecordView) throws(BridgeError) {
         let (options, ids) = try record.truncation()
         var tables: [String] = []
+        var statements: [String] = []
         for id in ids {
             // A table that is not the link's was emptied beside one that is.
-            guard let relation = relations[id], mapping(for: relation) != nil else { continue }
+            guard let relation = relations[id], let mapping = mapping(for: relation) else { continue }
             let plan = try plan(for: id)
             guard let plan, transaction >= resumedAt else { continue }
-            tables.append(plan.table.only)
+            if let filter = mapping.targetFilter {
+                statements.append("DELETE FROM \(plan.table.only) WHERE (\(filter))")
+            } else {
+                tables.append(plan.table.only)
+            }
         }
-        guard !tables.isEmpty else { return }
-        let identity = options.contains(.restartIdentity) ? " RESTART IDENTITY" : ""
-        let begin = beginStatements().map { "\($0); " }.joined()
+        if !tables.isEmpty {
+            let identity = options.contains(.restartIdentity) ? " RESTART IDENTITY" : ""
+            statements.append("TRUNCATE \(tables.joined(separator: ", "))\(identity)")
+        }
+        guard !statements.isEmpty else { return }
         do throws(BridgeError) {
-            try connection.execute("\(begin)TRUNCATE \(tables.joined(separator: ", "))\(identity)")
+            try connection.execute((beginStatements() + statements).joined(separator: "; "))
         } catch {
             throw locate(error, nil, transaction)
         }

@@ -20,6 +20,8 @@ actor PostgresApplier: ChangeApplier {
         try ReplicaSession.begin(connection)
         try ReplicaSession.lock(link, connection)
         try ReplicaSession.setOrigin(link, connection)
+        try LinkRecords.upgrade(connection)
+        try connection.execute(ReplicaSession.mark(link))
         // Read under the lock: an earlier applier whose last commit was still on its way has finished by now.
         guard let state = try LinkRecords.read(link, connection) else { throw LinkRecords.missing(link) }
         guard let checkpoint = state.checkpoint else {
@@ -74,6 +76,10 @@ enum ReplicaSession {
             try? connection.execute("SET client_connection_check_interval = '1s'")
         }
     }
+
+    /// Lets the session pass the fences of its migration. The setting is nobody's, so everybody may make it; it counts in
+    /// the replica role only.
+    static func mark(_ link: LinkDescription) -> String { "SET bridge.applier = \(quoteLiteral(link.identifier))" }
 
     /// How long to wait for an earlier applier's server process to notice that its client is gone.
     private static let patience = Duration.seconds(10)

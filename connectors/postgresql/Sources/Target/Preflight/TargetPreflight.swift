@@ -165,14 +165,14 @@ struct TargetPreflight {
             return [
                 Finding(
                     .blocking, .targetTableMissing, what: "the target table \(mapping.target) does not exist",
-                    why: "rows need a place to go", mend: ["bridge schema apply"], table: mapping.target)
+                    why: "rows need a place to go", mend: [missingTableMend(mapping)], table: mapping.target)
             ]
         }
         var findings: [Finding] = []
         if let source { findings += shapeFindings(mapping, source, table) }
         let rights = try rightsFindings(table)
         findings += rights
-        if rights.isEmpty, !isLoaded {
+        if rights.isEmpty, !isLoaded, link.needsCopy {
             let hasRows = try !connection.rows("SELECT 1 FROM \(table.name.quoted) LIMIT 1", during: "looking at the target").isEmpty
             if hasRows {
                 findings.append(
@@ -182,7 +182,27 @@ struct TargetPreflight {
                         mend: ["TRUNCATE \(table.name.quoted)"], table: table.name))
             }
         }
+        findings += filterFindings(mapping, table)
         return findings + (try surroundings(table))
+    }
+
+    /// On the way back the table was there when the migration began, and was renamed or dropped since.
+    private func missingTableMend(_ mapping: TableMapping) -> String {
+        let schema = mapping.target.schema.map { "\(quoteIdentifier($0))." } ?? ""
+        return link.needsCopy
+            ? "bridge schema apply" : "ALTER TABLE \(schema)… RENAME TO \(quoteIdentifier(mapping.target.name)), if it was renamed"
+    }
+
+    /// Rows beside the link's that a row of the link can meet.
+    private func filterFindings(_ mapping: TableMapping, _ table: TargetTable) -> [Finding] {
+        guard let filter = mapping.targetFilter else { return [] }
+        return [
+            Finding(
+                .warning, .conflict, what: "the table \(table.name) holds rows that 'where' leaves out: all but \(filter)",
+                why: "a key that is given out on both sides stops the link at a conflict",
+                mend: ["let both sides give out different keys: sequences with INCREMENT BY 2 that begin one apart, or UUIDs"],
+                table: table.name)
+        ]
     }
 
     private func shapeFindings(_ mapping: TableMapping, _ source: TableSchema, _ table: TargetTable) -> [Finding] {

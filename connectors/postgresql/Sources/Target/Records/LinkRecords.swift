@@ -22,7 +22,8 @@ enum LinkRecords {
           checkpoint_frontier text,
           checkpoint_time bigint,
           created_at timestamptz NOT NULL DEFAULT now(),
-          updated_at timestamptz NOT NULL DEFAULT now()
+          updated_at timestamptz NOT NULL DEFAULT now(),
+          marker text
         ) WITH (fillfactor = 20)
         """,
         """
@@ -62,8 +63,9 @@ enum LinkRecords {
         let action = "reading the link's records"
         let rows = try connection.rows(
             """
-            SELECT phase, origin_position, origin_identity, checkpoint_position, checkpoint_frontier, checkpoint_time
-            FROM _bridge.link WHERE name = $1
+            SELECT phase, origin_position, origin_identity, checkpoint_position, checkpoint_frontier, checkpoint_time,
+                   to_jsonb(l) ->> 'marker'
+            FROM _bridge.link AS l WHERE name = $1
             """, [link.name], during: action)
         guard let row = rows.first else { return nil }
         guard let phase = LinkState.Phase(rawValue: row[0] ?? "") else { throw damaged(link) }
@@ -75,7 +77,7 @@ enum LinkRecords {
         if phase == .syncing, let position = row[3], let frontier = row[4], let time = row[5].flatMap({ Int64($0) }) {
             state.checkpoint = Checkpoint(
                 position: try parse(position, link), frontier: try parse(frontier, link),
-                commitTime: Timestamp(microseconds: time))
+                commitTime: Timestamp(microseconds: time), marker: row[6])
         }
         let tables = try connection.rows(
             """
@@ -92,6 +94,16 @@ enum LinkRecords {
         }
         try check(link, against: stored)
         return state
+    }
+
+    static func origin(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) -> CaptureOrigin? {
+        guard try exists(connection) else { return nil }
+        let row = try connection.rows(
+            "SELECT origin_position, origin_identity FROM _bridge.link WHERE name = $1", [link.name],
+            during: "reading the link's records"
+        ).first
+        guard let row, let position = row[0] else { return nil }
+        return CaptureOrigin(identity: CaptureOrigin.identity(fromText: row[1] ?? ""), position: try parse(position, link))
     }
 
     private static func parse(_ text: String, _ link: LinkDescription) throws(BridgeError) -> Position {
@@ -123,26 +135,80 @@ enum LinkRecords {
 
     static func prepare(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
         try connection.inTransaction { () throws(BridgeError) in
-            try connection.execute(schemaLock)
-            if try !exists(connection) { try connection.execute(create.joined(separator: "; "), during: "making the link's records") }
-            let made = try connection.rows(
-                """
-                INSERT INTO _bridge.link (name, migration, direction, phase) VALUES ($1, $2, $3, 'preparing')
-                ON CONFLICT (name) DO NOTHING RETURNING name
-                """, [link.name, link.migration, link.direction.rawValue], during: "making the link's records")
-            guard !made.isEmpty else { return }
-            for (ordinal, mapping) in link.mappings.enumerated() {
-                _ = try connection.query(
-                    """
-                    INSERT INTO _bridge.link_table (link, ordinal, source_schema, source_name, target_schema, target_name)
-                    VALUES ($1, $2, $3, $4, $5, $6)
-                    """,
-                    [
-                        link.name, "\(ordinal)", mapping.source.schema, mapping.source.name, mapping.target.schema,
-                        mapping.target.name,
-                    ], during: "making the link's records")
-            }
+            try insert(link, connection)
         }
+        try upgrade(connection)
+    }
+
+    /// Records that an earlier version made have no place for a marker.
+    static func upgrade(_ connection: PostgresConnection) throws(BridgeError) {
+        let isOld = try connection.rows(
+            """
+            SELECT to_regclass('_bridge.link') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute
+              WHERE attrelid = to_regclass('_bridge.link') AND attname = 'marker' AND NOT attisdropped)
+            """, during: "reading the link's records").first?.first
+        guard isOld == "t" else { return }
+        try connection.inTransaction { () throws(BridgeError) in
+            try connection.execute("SET LOCAL lock_timeout = '5s'; \(schemaLock)")
+            try connection.execute(
+                "ALTER TABLE _bridge.link ADD COLUMN IF NOT EXISTS marker text", during: "making room for markers in the link's records")
+        }
+    }
+
+    /// In the caller's transaction.
+    private static func insert(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
+        try connection.execute(schemaLock)
+        if try !exists(connection) { try connection.execute(create.joined(separator: "; "), during: "making the link's records") }
+        let made = try connection.rows(
+            """
+            INSERT INTO _bridge.link (name, migration, direction, phase) VALUES ($1, $2, $3, 'preparing')
+            ON CONFLICT (name) DO NOTHING RETURNING name
+            """, [link.name, link.migration, link.direction.rawValue], during: "making the link's records")
+        guard !made.isEmpty else { return }
+        for (ordinal, mapping) in link.mappings.enumerated() {
+            _ = try connection.query(
+                """
+                INSERT INTO _bridge.link_table (link, ordinal, source_schema, source_name, target_schema, target_name)
+                VALUES ($1, $2, $3, $4, $5, $6)
+                """,
+                [
+                    link.name, "\(ordinal)", mapping.source.schema, mapping.source.name, mapping.target.schema,
+                    mapping.target.name,
+                ], during: "making the link's records")
+        }
+    }
+
+    /// Begins the link where both sides hold the same, without a copy.
+    static func adopt(
+        _ link: LinkDescription, _ origin: CaptureOrigin, _ connection: PostgresConnection
+    ) throws(BridgeError) {
+        try connection.inTransaction { () throws(BridgeError) in
+            try insert(link, connection)
+            // Two at once: the second waits here, and finds what the first made.
+            try connection.execute("SELECT FROM _bridge.link WHERE name = \(quoteLiteral(link.name)) FOR UPDATE")
+            guard let state = try read(link, connection) else { throw missing(link) }
+            if let known = state.origin {
+                guard known == origin, state.phase == .syncing else { throw foreign(link) }
+                return
+            }
+            let position = origin.position.storedForm
+            _ = try connection.query(
+                """
+                UPDATE _bridge.link SET phase = 'syncing', origin_position = $2, origin_identity = $3, checkpoint_position = $2,
+                  checkpoint_frontier = $2, checkpoint_time = $4::bigint, updated_at = now() WHERE name = $1
+                """, [link.name, position, origin.identityText, "\(Timestamp.now.microseconds)"],
+                during: "beginning the link without a copy")
+            _ = try connection.query(
+                "UPDATE _bridge.link_table SET state = 'done', position = $2 WHERE link = $1", [link.name, position],
+                during: "beginning the link without a copy")
+        }
+        try upgrade(connection)
+    }
+
+    private static func foreign(_ link: LinkDescription) -> BridgeError {
+        BridgeError(
+            .checkpointForeign, "the target's records of this migration belong to another capture",
+            context: [.init(.migration, link.name)])
     }
 
     static func recordOrigin(
@@ -158,11 +224,7 @@ enum LinkRecords {
             if changed == 1 { return }
             guard let state = try read(link, connection) else { throw missing(link) }
             // The same origin again is what a repeated step brings; another one would leave a gap.
-            guard state.origin == origin else {
-                throw BridgeError(
-                    .checkpointForeign, "the target's records of this migration belong to another capture",
-                    context: [.init(.migration, link.name)])
-            }
+            guard state.origin == origin else { throw foreign(link) }
         }
     }
 
@@ -198,16 +260,23 @@ enum LinkRecords {
             _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
             guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
             try connection.execute("DROP TABLE _bridge.link_table, _bridge.link", during: action)
-            // Other tools of ours may keep things in the schema.
-            let others = try connection.rows(
-                "SELECT 1 FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = '_bridge'::regnamespace LIMIT 1",
-                during: action)
-            if others.isEmpty { try connection.execute("DROP SCHEMA _bridge", during: action) }
+            try dropSchemaIfEmpty(connection, during: action)
         }
         try removeOrigin(link, connection)
     }
 
+    /// Drops the schema unless something of ours is left in it. In a transaction under ``schemaLock``.
+    static func dropSchemaIfEmpty(_ connection: PostgresConnection, during action: String) throws(BridgeError) {
+        let others = try connection.rows(
+            "SELECT 1 FROM pg_depend WHERE refclassid = 'pg_namespace'::regclass AND refobjid = to_regnamespace('_bridge') LIMIT 1",
+            during: action)
+        if others.isEmpty { try connection.execute("DROP SCHEMA IF EXISTS _bridge", during: action) }
+    }
+
     /// A server process that has just lost its applier holds the origin for a moment longer.
+    ///
+    /// A capture here that comes to what the link wrote only later still knows it: the server looks the origin's name up
+    /// as the catalog was then, and keeps that for the slot.
     private static func removeOrigin(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
         let deadline = ContinuousClock.now + .seconds(15)
         while true {
@@ -226,22 +295,23 @@ enum LinkRecords {
 
     static let checkpointStatement = """
         UPDATE _bridge.link SET checkpoint_position = $2, checkpoint_frontier = $3, checkpoint_time = $4::bigint, \
-        updated_at = now() WHERE name = $1 AND phase = 'syncing'
+        marker = coalesce($5, marker), updated_at = now() WHERE name = $1 AND phase = 'syncing'
         """
 
     static func checkpointParameters(_ link: LinkDescription, _ checkpoint: Checkpoint) -> [String?] {
         [
             link.name, checkpoint.position.storedForm, checkpoint.frontier.storedForm,
-            "\(checkpoint.commitTime.microseconds)",
+            "\(checkpoint.commitTime.microseconds)", checkpoint.marker,
         ]
     }
 
     /// The same statement with its values in it, for a query of several statements.
     static func checkpointUpdate(_ link: LinkDescription, _ checkpoint: Checkpoint) -> String {
-        """
+        let marker = checkpoint.marker.map { "marker = \(quoteLiteral($0)), " } ?? ""
+        return """
         UPDATE _bridge.link SET checkpoint_position = \(quoteLiteral(checkpoint.position.storedForm)), \
         checkpoint_frontier = \(quoteLiteral(checkpoint.frontier.storedForm)), \
-        checkpoint_time = \(checkpoint.commitTime.microseconds), updated_at = now() \
+        checkpoint_time = \(checkpoint.commitTime.microseconds), \(marker)updated_at = now() \
         WHERE name = \(quoteLiteral(link.name)) AND phase = 'syncing'
         """
     }
