@@ -25,6 +25,8 @@ package protocol ConformanceDatabase: Sendable {
     func rows(_ table: ConformanceTable) async throws -> [String]
     /// What bridge has left in the database: names of its tables, triggers, slots, publications, origins.
     func traces() async throws -> [String]
+    /// Writes a marker as an independent tool would, in a transaction of its own, for a link that comes from this database.
+    func writeMarker(_ marker: String, _ link: LinkDescription) async throws
     /// Removes the database and what the server keeps for it.
     func discard() async throws
 }

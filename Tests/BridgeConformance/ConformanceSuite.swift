@@ -10,8 +10,8 @@ import Testing
 package struct ConformanceSuite: Sendable {
     package let source: any ConformanceDatabase
     package let target: any ConformanceDatabase
-    private let folder: TemporaryDirectory
-    private let link: LinkDescription
+    let folder: TemporaryDirectory
+    let link: LinkDescription
 
     package init(source: any ConformanceEngine, target: any ConformanceEngine) async throws {
         self.source = try await source.makeDatabase()
@@ -31,7 +31,7 @@ package struct ConformanceSuite: Sendable {
         }
     }
 
-    private func makeRunner(
+    func makeRunner(
         batchBytes: Int = 1 << 20, budget: Int64? = nil, selecting: LinkDescription? = nil
     ) throws -> LinkRunner {
         try LinkRunner(
@@ -42,14 +42,14 @@ package struct ConformanceSuite: Sendable {
             logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() })
     }
 
-    private func expectEqual(_ comment: Comment) async throws {
+    func expectEqual(_ comment: Comment) async throws {
         for table in ConformanceTable.all {
             let (expected, found) = (try await source.rows(table), try await target.rows(table))
             #expect(expected == found, "\(comment): \(table.name)")
         }
     }
 
-    private static let first = #"""
+    static let first = #"""
         BEGIN;
         INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', -9223372036854775808, ''), (3, 'c', NULL, 'tab\#there'),
           (4, 'd', 9223372036854775807, 'back\slash'), (5, 'e', 0, 'ünï ''quoted'' "x"');
@@ -57,7 +57,7 @@ package struct ConformanceSuite: Sendable {
         INSERT INTO "Order ""x""" VALUES ('k', 1, NULL), ('K', 2, 'v'), ('', 3, 'w');
         COMMIT;
         """#
-    private static let changes = #"""
+    static let changes = #"""
         BEGIN; UPDATE accounts SET balance = 11 WHERE id = 1; DELETE FROM accounts WHERE id = 3; COMMIT;
         BEGIN; UPDATE accounts SET id = 30 WHERE id = 4; INSERT INTO accounts VALUES (4, 'again', 1, NULL); COMMIT;
         BEGIN; DELETE FROM accounts WHERE email = 'b'; INSERT INTO accounts VALUES (2, 'b', 7, 'back'); COMMIT;
@@ -283,14 +283,14 @@ package struct ConformanceSuite: Sendable {
             form: try from.makeSource().engine == to.makeSource().engine ? .native : .canonical)
     }
 
-    private static func rows(from first: Int, count: Int) -> String {
+    static func rows(from first: Int, count: Int) -> String {
         """
         INSERT INTO accounts WITH RECURSIVE g(n) AS (SELECT \(first) UNION ALL SELECT n + 1 FROM g
           WHERE n < \(first + count - 1)) SELECT n, 'bulk' || n, n % 1000, 'note ' || n FROM g
         """
     }
 
-    private static func bulk(from first: Int, count: Int) -> String { "BEGIN; \(rows(from: first, count: count)); COMMIT;" }
+    static func bulk(from first: Int, count: Int) -> String { "BEGIN; \(rows(from: first, count: count)); COMMIT;" }
 }
 
 /// Stands for a database that exists already.

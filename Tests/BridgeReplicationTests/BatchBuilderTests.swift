@@ -1,5 +1,6 @@
 import BridgeCore
 import BridgeReplication
+import BridgeTestSupport
 import Testing
 
 /// Builds journals by hand.
@@ -41,6 +42,11 @@ private struct Script {
             TransactionEnd(
                 position: Position(commit: commit), end: commit + 1, commitTime: Timestamp(microseconds: 1),
                 changes: changes))
+        return self
+    }
+
+    func message(_ text: String, prefix: String = "bridge.marker") -> Script {
+        Array(text.utf8).withUnsafeBytes { buffer.appendMessage(prefix: prefix, content: $0) }
         return self
     }
 
@@ -219,6 +225,132 @@ struct BatchBuilderTests {
         let rest = batches.takeBatch(replacement: RecordBuffer())
         #expect(rest?.checkpoint?.position.commit == 10)
         #expect(try words(rest).suffix(2) == ["users=2", "commit 10"])
+    }
+
+    @Test("C6 the last marker of a batch goes with its checkpoint, and a transaction of nothing else is a batch")
+    func markers() throws {
+        var batches = builder(relations: [users])
+        try batches.consume(
+            Script().begin(10).insert(1, 1).message("first").commit(10).begin(20).message("second").commit(20)
+                .begin(30).insert(1, 2).commit(30).begin(40).message("third"))
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.checkpoint?.marker == "second")
+        #expect(!batches.hasComplete)
+        try batches.consume(Script().commit(40))
+        let alone = batches.takeBatch(replacement: RecordBuffer())
+        #expect(alone?.checkpoint?.marker == "third")
+        #expect(alone?.checkpoint?.frontier.commit == 41)
+        #expect(try words(alone) == ["begin 40", "commit 40"])
+        try batches.consume(Script().begin(50).insert(1, 3).commit(50))
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.checkpoint?.marker == nil)
+    }
+
+    @Test("C6 a marker of a transaction that is void, on the target already, or not bridge's own is none")
+    func noMarkers() throws {
+        var batches = builder(applied: 20, relations: [users])
+        let nul = "a\u{0}b", long = String(repeating: "x", count: 300)
+        try batches.consume(
+            Script().message("outside").begin(10).message("applied").commit(10).begin(20).message("void").abandon()
+                .begin(20).insert(1, 1).message("another's", prefix: "app").message("").message(nul).message(long).commit(20))
+        let batch = batches.takeBatch(replacement: RecordBuffer())
+        #expect(try words(batch) == ["begin 20", "users=1", "commit 20"])
+        #expect(batch?.checkpoint?.marker == nil)
+    }
+
+    @Test("C6 a marker in a transaction that is handed out in parts comes with the last part")
+    func markerOfLargeTransaction() throws {
+        var batches = builder(bound: 200, relations: [users])
+        var script = Script().begin(10).message("large")
+        for value in 0..<20 { script = script.insert(1, Int64(value)) }
+        try batches.consume(script)
+        let part = batches.takeBatch(replacement: RecordBuffer())
+        #expect(part != nil && part?.checkpoint == nil)
+        try batches.consume(Script().commit(10, changes: 21))
+        #expect(batches.takeBatch(replacement: RecordBuffer())?.checkpoint?.marker == "large")
+        // Handed out in part, then void: the one that comes in its place has no marker.
+        var void = builder(bound: 200, relations: [users])
+        try void.consume(script)
+        #expect(void.takeBatch(replacement: RecordBuffer())?.checkpoint == nil)
+        try void.consume(Script().abandon())
+        try void.consume(Script().begin(10).insert(1, 1).commit(10))
+        #expect(void.takeBatch(replacement: RecordBuffer())?.checkpoint?.marker == nil)
+    }
+
+    @Test("C6 whatever the cuts, parts, voids and restarts, a marker never comes before anything that stands before it")
+    func markersNeverEarly() throws {
+        let seed = UInt64.random(in: .min ... .max)
+        print("seed \(seed)")
+        var random = SeededGenerator(seed: seed)
+        for _ in 0..<300 { try Self.playMarkers(&random) }
+    }
+
+    /// Plays a random journal into batches, now and then beginning anew at the last checkpoint, and looks at what the target
+    /// would hold whenever it comes to have a marker.
+    private static func playMarkers(_ random: inout SeededGenerator) throws {
+        var script = Script().relation(Script.relation(1, "users"))
+        var (value, commit): (Int64, UInt64) = (0, 10)
+        var before: [String: Set<Int64>] = [:]
+        var committed: Set<Int64> = []
+        for _ in 0..<Int.random(in: 1...20, using: &random) {
+            if Int.random(in: 0..<4, using: &random) == 0 {
+                script = script.begin(commit).insert(1, -1).message("void \(commit)").insert(1, -1).abandon()
+            }
+            script = script.begin(commit)
+            var rows: Set<Int64> = []
+            for _ in 0..<Int.random(in: 0...8, using: &random) {
+                value += 1
+                script = script.insert(1, value)
+                rows.insert(value)
+            }
+            committed.formUnion(rows)
+            if Bool.random(using: &random) {
+                script = script.message("marker \(commit)")
+                before["marker \(commit)"] = committed
+            }
+            script = script.commit(commit)
+            commit += UInt64.random(in: 1...10, using: &random)
+        }
+        let bytes = script.buffer.bytes
+        var target: (rows: Set<Int64>, open: Set<Int64>, checkpoint: Checkpoint?, marker: String?) = ([], [], nil, nil)
+        var restarts = Int.random(in: 0...3, using: &random)
+        while true {
+            var batches = BatchBuilder(
+                bound: Int.random(in: 40...400, using: &random), applied: target.checkpoint?.frontier ?? .zero, copied: [:],
+                relations: [1: Script.relation(1, "users")], output: RecordBuffer())
+            target.open = []
+            var offset = 0
+            var isCut = false
+            while !isCut, offset < bytes.count || batches.hasComplete {
+                if offset < bytes.count {
+                    let (consumed, action) = try batches.consume(UnsafeRawBufferPointer(rebasing: bytes[offset...]))
+                    offset += consumed
+                    if case .rollback = action { target.open = [] }
+                }
+                while batches.isFull || (batches.hasComplete && (offset == bytes.count || Bool.random(using: &random))),
+                    let batch = batches.takeBatch(replacement: RecordBuffer())
+                {
+                    for word in try words(batch) where word.hasPrefix("users=") {
+                        target.open.insert(try #require(Int64(word.dropFirst("users=".count))))
+                    }
+                    guard let checkpoint = batch.checkpoint else { continue }
+                    target.rows.formUnion(target.open)
+                    target.open = []
+                    target.checkpoint = checkpoint
+                    if let marker = checkpoint.marker {
+                        target.marker = marker
+                        let expected = try #require(before[marker])
+                        #expect(expected.isSubset(of: target.rows))
+                    }
+                }
+                if restarts > 0, Int.random(in: 0..<10, using: &random) == 0 {
+                    restarts -= 1
+                    isCut = true
+                }
+            }
+            guard isCut else { break }
+        }
+        #expect(target.rows == committed)
+        let last = before.keys.max { UInt64($0.dropFirst(7)) ?? 0 < UInt64($1.dropFirst(7)) ?? 0 }
+        #expect(target.marker == last)
     }
 
     @Test("P9 rows are read with the columns that were in force where they stand, across batch borders")

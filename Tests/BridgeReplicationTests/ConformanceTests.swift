@@ -91,4 +91,24 @@ struct ConformanceTests {
     func missingJournal(_ pair: Pair) async throws {
         try await ConformanceSuite(source: pair.source, target: pair.target).refusesMissingJournal()
     }
+
+    @Test("C6 C7 5,000 small commits with a marker behind them: when it has arrived, nothing is missing", arguments: Pair.all)
+    func markerAfterManyCommits(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).markerAfterManyCommits()
+    }
+
+    @Test("C6 a marker alone arrives, the last one is kept, and changes without one leave it", arguments: Pair.all)
+    func markersAlone(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).markersAlone()
+    }
+
+    @Test("C6 records of an earlier version get their place for the marker", arguments: Pair.all)
+    func recordsOfEarlierVersion(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).recordsOfEarlierVersion()
+    }
+
+    @Test("C12 a link without a copy is adopted at its origin, once, and from no other", arguments: Pair.all)
+    func adopts(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).adopts()
+    }
 }

@@ -84,6 +84,10 @@ package struct PostgreSQLDatabase: ConformanceDatabase {
 }
 
 extension PostgreSQLDatabase {
+    package func writeMarker(_ marker: String, _ link: LinkDescription) async throws {
+        try await execute("SELECT pg_logical_emit_message(true, 'bridge.marker', \(quoteLiteral(marker)))")
+    }
+
     package func discard() async throws {
         try await cluster.psql(
             url, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE database = current_database()")
@@ -164,6 +168,10 @@ package final class SQLiteFile: ConformanceDatabase {
 
     private static func hexadecimal(bytes: [UInt8]) -> String {
         bytes.map { ($0 < 16 ? "0" : "") + String($0, radix: 16) }.joined()
+    }
+
+    package func writeMarker(_ marker: String, _ link: LinkDescription) async throws {
+        try await execute("INSERT INTO _\(link.identifier)_log(tbl, k0) VALUES(0, \(quoteLiteral(marker)));")
     }
 
     /// The folder goes with its owner.

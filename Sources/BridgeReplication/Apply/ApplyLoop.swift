@@ -134,7 +134,8 @@ struct ApplyLoop: Sendable {
         _ builder: inout BatchBuilder, _ orders: Handoff<Order>, _ pool: BufferPool
     ) async throws(BridgeError) -> Bool {
         guard let batch = builder.takeBatch(replacement: pool.take()) else { return true }
-        if builder.holdsStates { _ = try await journal.sync() }
+        // A marker may stand alone in a transaction of a source that logs keys; see `holdsStates` for the danger.
+        if builder.holdsStates || batch.checkpoint?.marker != nil { _ = try await journal.sync() }
         if batch.checkpoint == nil { try Failpoint.applyPart.hit() }
         return await orders.send(.apply(batch))
     }

@@ -36,6 +36,8 @@ package struct BatchBuilder {
     /// Where the present transaction commits.
     private var transaction: Position = .zero
     private var mode: Mode = .between
+    /// The last marker in the present transaction. Like the transaction, it counts only from its commit on.
+    private var marker: String?
     /// Whether a part of the present transaction has been handed out.
     package private(set) var isOpenOnTarget = false
 
@@ -100,7 +102,10 @@ package struct BatchBuilder {
             case .commit: isKept = mode == .collecting
             case .relation: isKept = learn(try Relation(payload: record.payload), isFirst: output.isEmpty && run.isEmpty)
             case .truncate: isKept = try keepsTruncate(record)
-            case .message, .frontier, .abandon: isKept = false
+            case .message:
+                try note(record)
+                isKept = false
+            case .frontier, .abandon: isKept = false
             }
             if isKept, record.offset == run.upperBound {
                 run = run.lowerBound..<cursor.offset
@@ -171,6 +176,7 @@ package struct BatchBuilder {
             return false
         }
         mode = .collecting
+        marker = nil
         transaction = start.position
         skippedRelations.removeAll(keepingCapacity: true)
         if transaction < newestCopy {
@@ -193,8 +199,17 @@ package struct BatchBuilder {
         completeRows = rows
         completeTransactions += 1
         completeCheckpoint = Checkpoint(
-            position: end.position, frontier: Position(commit: end.end), commitTime: end.commitTime)
+            position: end.position, frontier: Position(commit: end.end), commitTime: end.commitTime,
+            marker: marker ?? completeCheckpoint?.marker)
         relationsAtComplete = relations
+    }
+
+    /// Takes note of a message that is a marker. Nothing of it goes into the batch's records.
+    private mutating func note(_ record: RecordView) throws(BridgeError) {
+        guard mode == .collecting else { return }
+        let (prefix, content) = try record.message()
+        guard prefix == Marker.prefix, let text = Marker.text(content) else { return }
+        marker = text
     }
 
     /// Whether a row belongs into the batch.

@@ -18,11 +18,14 @@ package struct LinkConfiguration: Sendable {
     package var segmentBytes: Int64
     /// How long a lost connection is tried again before the run fails; nil for ever.
     package var patience: Duration?
+    /// Whether a link that the target knows nothing of is begun, with a copy of all tables. Where one that was known goes
+    /// on, the records that name it were lost, and a copy would hide that.
+    package var mayBegin: Bool
 
     package init(
         link: LinkDescription, journalDirectory: String, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
-        patience: Duration? = nil
+        patience: Duration? = nil, mayBegin: Bool = true
     ) {
         self.link = link
         self.journalDirectory = journalDirectory
@@ -32,5 +35,6 @@ package struct LinkConfiguration: Sendable {
         self.journalKeep = journalKeep
         self.segmentBytes = segmentBytes
         self.patience = patience
+        self.mayBegin = mayBegin
     }
 }

@@ -27,6 +27,8 @@ package struct LinkProgress: Sendable {
     }
 
     package var activity: Activity = .starting
+    /// Whether the source delivers now: it was proven to be the link's, and the connection stands.
+    package var isCapturing = false
     package var phase: LinkState.Phase = .preparing
     package var tables: [Table] = []
     /// Rows a second of the copy, over the last seconds.
@@ -102,6 +104,7 @@ final class ProgressBoard: Sendable {
         state.withLock { state in
             var progress = state.progress
             let now = ContinuousClock.now
+            progress.isCapturing = state.isCapturing
             progress.rowsPerSecond = state.applyRate.perSecond(at: now)
             progress.transactionsPerSecond = state.transactionRate.perSecond(at: now)
             progress.copyRowsPerSecond = state.copyRate.perSecond(at: now)

@@ -1,13 +1,6 @@
 package import BridgeCore
 import BridgeJournal
 package import Logging
-import Synchronization
-
-#if canImport(Glibc)
-import Glibc
-#else
-import Musl
-#endif
 
 /// Runs one link: prepares both ends, copies, then keeps the target in sync, until told to stop.
 ///
@@ -31,6 +24,9 @@ package final class LinkRunner: Sendable {
     }
 
     private var link: LinkDescription { configuration.link }
+    private var preparation: LinkPreparation {
+        LinkPreparation(configuration: configuration, source: source, target: target, logger: logger)
+    }
 
     /// Where the link stands now.
     package var progress: LinkProgress { board.current }
@@ -69,111 +65,30 @@ package final class LinkRunner: Sendable {
         if let before {
             board.update { $0.phase = before.phase }
             if let origin = before.origin {
-                try checkSelection(origin)
-                try checkJournal(before)
+                try preparation.checkBegun(before, origin)
                 return origin
             }
         }
-        try await runPreflight()
-        if before == nil, directoryHasFiles(configuration.journalDirectory) {
+        // A copy the other way would put what is older in the place of what the application wrote.
+        guard link.needsCopy else {
             throw BridgeError(
-                .journalForeign, "there is a journal already, but the target knows nothing of this migration",
-                context: [.init(.file, configuration.journalDirectory)],
-                hint: "use another data_dir, or remove this journal if its migration is over")
+                .checkpointForeign, "the way back was not prepared, or its records are gone",
+                context: [.init(.migration, link.name)], hint: "bridge cutover status tells where the migration stands")
         }
-        if before == nil, try await source.captureExists(link) {
+        guard configuration.mayBegin else {
             throw BridgeError(
-                .slotForeign, "the source has a capture of this name already, which the target knows nothing of",
-                context: [.init(.migration, link.migration), .init(.slot, link.identifier)])
+                .checkpointForeign, "the target holds no records of this migration", context: [.init(.migration, link.name)],
+                hint: "bridge status tells what both databases hold; 'bridge run' begins a migration that was not begun")
         }
-        _ = try await target.prepareLink(link)
-        try Failpoint.linkPrepared.hit()
-        // A journal that the intent outlived was made for an origin that no record names.
-        if before != nil { try removeFiles(configuration.journalDirectory) }
-        var origin: CaptureOrigin
-        do throws(BridgeError) {
-            origin = try await source.prepareCapture(link, replacingLeftovers: before != nil)
-        } catch {
-            await undoPreparation(failedWith: error)
-            throw error
-        }
-        try Failpoint.sourcePrepared.hit()
-        origin.identity[Self.selectionKey] = selection
+        let origin = try await preparation.makeCapture(before)
         // From here on nothing is undone: whether the origin was recorded or not, the next run finds its way.
         try await target.recordOrigin(link, origin)
         board.update { $0.phase = .copying }
         return origin
     }
 
-    /// Without its journal a link cannot go on: what stood there, captured and not yet applied, is on no other disk.
-    private func checkJournal(_ state: LinkState) throws(BridgeError) {
-        let hasBegun = state.phase == .syncing || state.tables.values.contains { $0.state == .done }
-        guard hasBegun, !directoryHasFiles(configuration.journalDirectory) else { return }
-        throw BridgeError(
-            .journalMissing, "the target holds this migration's records, but its journal is not there",
-            context: [.init(.migration, link.migration), .init(.file, configuration.journalDirectory)])
-    }
-
-    // MARK: - What travels
-
-    private static let selectionKey = "selection"
-
-    /// A fingerprint of the tables, columns and filters, by which a later run notices that they were changed.
-    private var selection: String {
-        let parts = link.mappings.map { mapping in
-            [
-                mapping.source.description, mapping.target.description,
-                mapping.columns?.sorted().joined(separator: "\u{1}") ?? "*", mapping.rowFilter ?? "",
-            ].joined(separator: "\u{2}")
-        }
-        // FNV-1a: nobody gains by forging it.
-        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
-        for byte in parts.sorted().joined(separator: "\u{3}").utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
-        return String(hash, radix: 16)
-    }
-
-    private func checkSelection(_ origin: CaptureOrigin) throws(BridgeError) {
-        guard let began = origin.identity[Self.selectionKey], began != selection else { return }
-        throw BridgeError(
-            .configurationInvalid, "tables, columns or filters are others than those that the migration began with",
-            context: [.init(.migration, link.migration)],
-            hint: "restore the list of tables in bridge.yaml, or start a new migration under another name")
-    }
-
-    private func runPreflight() async throws(BridgeError) {
-        var findings = try await source.preflight(link)
-        if findings.allSatisfy({ $0.severity != .blocking }) {
-            let schemas = try await source.describeTables(link.mappings.map(\.source))
-            findings += try await target.preflight(link, sources: schemas)
-        }
-        for finding in findings where finding.severity == .warning { logger.warning("\(finding.what); \(finding.why)") }
-        let blocking = findings.filter { $0.severity == .blocking }
-        guard let first = blocking.first else { return }
-        guard blocking.count > 1 else { throw first.error }
-        throw BridgeError(
-            first.code, "\(blocking.count) things stand in the way: " + blocking.map(\.what).joined(separator: "; "),
-            hint: "bridge preflight prints each of them with the statement that mends it")
-    }
-
-    /// A start that could not make its capture leaves nothing behind. What cannot be removed now, because a database is
-    /// away, is removed by the next run: the target still holds the intent.
-    private func undoPreparation(failedWith failure: BridgeError) async {
-        do throws(BridgeError) {
-            if failure.code != .slotForeign { try await source.removeCapture(link) }
-            try await target.removeLink(link)
-        } catch {
-            logger.warning("what the failed start made could not all be removed; the next run does it: \(error)")
-        }
-    }
-
     private func openJournal(_ origin: CaptureOrigin) async throws(BridgeError) -> JournalWriter {
-        let binding = JournalBinding(
-            link: link.name, direction: link.direction, identity: origin.identityText, origin: origin.position)
-        var options = JournalOptions()
-        options.segmentBytes = configuration.segmentBytes
-        options.budgetBytes = configuration.journalBudget
-        let journal = try await JournalWriter.open(
-            directory: configuration.journalDirectory, binding: binding, options: options)
+        let journal = try await preparation.openJournal(origin)
         board.opened(journal: journal.written, bytes: journal.bytesOnDisk)
         return journal
     }
@@ -282,25 +197,5 @@ package final class LinkRunner: Sendable {
         let removed = try await journal.removeSegments(
             appliedThrough: checkpoint, olderThan: Timestamp(microseconds: Timestamp.now.microseconds - age))
         for file in removed { logger.debug("journal segment removed", metadata: ["file": "\(file)"]) }
-    }
-
-    private func directoryHasFiles(_ path: String) -> Bool { !fileNames(path).isEmpty }
-
-    private func fileNames(_ path: String) -> [String] {
-        guard let directory = opendir(path) else { return [] }
-        defer { closedir(directory) }
-        var names: [String] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
-            if name != ".", name != ".." { names.append(name) }
-        }
-        return names
-    }
-
-    private func removeFiles(_ path: String) throws(BridgeError) {
-        for name in fileNames(path) where unlink("\(path)/\(name)") != 0 {
-            throw BridgeError(
-                .inputOutput, "a leftover journal file cannot be removed", context: [.init(.file, "\(path)/\(name)")])
-        }
     }
 }
