@@ -21,6 +21,8 @@ extension CheckSession {
         let clock = ContinuousClock()
         let began = clock.now
         let (source, target) = try await openBoth()
+        // What was read before these views were opened says nothing of what they show.
+        conditions = nil
         do throws(BridgeError) {
             let end = try await self.source.currentPosition(link)
             guard let tail else { throw BridgeError(.internalFault, "the check has no journal") }
@@ -45,7 +47,7 @@ extension CheckSession {
     }
 
     private func openBoth() async throws(BridgeError) -> (any ComparisonView, any ComparisonView) {
-        let sparing = options.throttle > 0 && isSourceBusy
+        let sparing = options.throttle > 0 && isSourceBusy && mode != .fence
         async let opening = Self.opened(sourceSide, sparing)
         let target = await Self.opened(targetSide, sparing)
         let source = await opening
@@ -72,7 +74,7 @@ extension CheckSession {
     func pass(
         _ end: Position, _ tail: JournalTail, _ views: (source: ViewMark, target: ViewMark)?
     ) async throws(BridgeError) {
-        let deadline = ContinuousClock.now + options.patience
+        let deadline = ContinuousClock.now + patience
         var wait: Duration = .milliseconds(1)
         while true {
             while true {

@@ -5,6 +5,8 @@ package struct CheckOptions: Sendable {
     package var mode: CheckReport.Mode
     /// The source's names of the tables to look at; nil for all of the link.
     package var tables: [TableName]?
+    /// Whether some tables are looked at out of what is known of all of the link, instead of a check of their own.
+    package var buildsOnWhole = false
     /// Whether the report may hold the values of rows that differ.
     package var showValues: Bool
     /// How many differing rows of a table the report names.
@@ -27,6 +29,8 @@ package struct CheckOptions: Sendable {
     /// held.
     package var chunkRows: Int?
 
+    /// The application's own writes to the target, from when it was served there.
+    package var servedWrites: ServedWrites?
     /// Differences that are let pass, and counted.
     package var policies: EqualityPolicies = []
     /// How many rows a sample draws from either side of a table.

@@ -49,46 +49,12 @@ package final class CheckRunner: ConsistencyCheck {
     }
 
     private func runAlone() async throws(BridgeError) -> CheckReport {
-        try await source.connect()
-        try await target.connect()
-        guard let state = try await target.linkState(link), state.phase == .syncing, let origin = state.origin else {
-            throw BridgeError(
-                .serverBusy, "the target does not hold a whole copy yet", context: [.init(.migration, link.migration)],
-                hint: "let bridge run finish the copy, then check")
-        }
-        let (sourceSide, targetSide) = try await openSides()
+        let session = try await CheckSession.open(
+            link: link, options: options, source: source, target: target, board: board, access: access, logger: logger)
         let result: Result<CheckReport, BridgeError>
-        do throws(BridgeError) {
-            let session = try await CheckSession(
-                link: link, options: options, source: source, target: target, sourceSide: sourceSide,
-                targetSide: targetSide, origin: origin, board: board,
-                access: access, logger: logger)
-            result = .success(try await session.run())
-        } catch { result = .failure(error) }
-        await sourceSide.close()
-        await targetSide.close()
+        do throws(BridgeError) { result = .success(try await session.run()) } catch { result = .failure(error) }
+        await session.close()
         return try result.get()
-    }
-
-    private func openSides() async throws(BridgeError) -> (any ComparisonSession, any ComparisonSession) {
-        async let opening = Self.opened { [source, link] () async throws(BridgeError) in
-            try await source.openComparison(link, role: .source)
-        }
-        let target = await Self.opened { [target, link] () async throws(BridgeError) in
-            try await target.openComparison(link, role: .target)
-        }
-        let source = await opening
-        do throws(BridgeError) { return (try source.get(), try target.get()) } catch {
-            if case .success(let side) = source { await side.close() }
-            if case .success(let side) = target { await side.close() }
-            throw error
-        }
-    }
-
-    private static func opened(
-        _ open: @Sendable () async throws(BridgeError) -> any ComparisonSession
-    ) async -> Result<any ComparisonSession, BridgeError> {
-        do throws(BridgeError) { return .success(try await open()) } catch { return .failure(error) }
     }
 }
 

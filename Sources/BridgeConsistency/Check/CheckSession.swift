@@ -21,6 +21,20 @@ actor CheckSession {
     let stateWriter: CheckStateWriter
     let differenceFile: DifferenceFile?
 
+    /// That of the options, but for a fence check that is prepared: it is an incremental one until the fence stands.
+    var mode: CheckReport.Mode
+    /// How long a database, or the link, may keep the check waiting.
+    var patience: Duration
+    /// Whether the caller vouches for the fence: no transaction that wrote to the tables is open, none can begin, and the
+    /// target has committed a marker that was written after that.
+    var isFenced = false
+    /// Whether what is done now is done for the sake of what will be done behind a fence.
+    var isPreparing = false
+    /// Whether a fence check that is prepared has a full check to build upon, and has a state that is not written down.
+    var isResumed = false
+    var isToBeSaved = false
+    /// What was read behind the fence after the last views were opened, beside the comparison in them; nil if it was not.
+    var conditions: Conditions?
     var state: CheckState
     var tail: JournalTail?
     /// Keys as the journal has them.
@@ -47,6 +61,8 @@ actor CheckSession {
     var foreignWrites: Int64 = 0
     /// The number of the last of them that was looked at.
     var foreignSeen: Int64 = 0
+    /// The number of the newest that counts in ``foreignWrites``.
+    var foreignNewest: Int64 = 0
     typealias Facts = (source: [TableFacts?], target: [TableFacts?])
     /// What the catalogs said at the end, as far as they were read.
     var facts: Facts?
@@ -65,6 +81,8 @@ actor CheckSession {
     ) async throws(BridgeError) {
         self.link = link
         self.options = options
+        mode = options.mode
+        patience = options.patience
         self.source = source
         self.target = target
         self.sourceSide = sourceSide
@@ -81,7 +99,7 @@ actor CheckSession {
         }
         self.pairs = pairs
         wanted = pairs.indices.filter { options.tables?.contains(pairs[$0].mapping.source) ?? true }
-        stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.tables)
+        stateFile = CheckStateFile(directory: options.stateDirectory, tables: options.buildsOnWhole ? nil : options.tables)
         stateWriter = CheckStateWriter(path: stateFile.path)
         suspects.limit = options.memory / 8
         sampleSeed = options.sampleSeed ?? .random(in: 0...UInt64.max)
@@ -116,23 +134,23 @@ actor CheckSession {
         }.joined(separator: "\n")
     }
 
-    func run() async throws(BridgeError) -> CheckReport {
-        let result: Result<CheckReport, BridgeError>
-        do throws(BridgeError) { result = .success(try await check()) } catch { result = .failure(error) }
+    /// Gives up what it holds of the databases and of the journal. A check that was stopped leaves what it found.
+    func close() async {
         await tail?.close()
-        // A check that was stopped leaves what it found.
-        if case .failure = result { try? differenceFile?.finish() }
-        return try result.get()
+        tail = nil
+        try? differenceFile?.finish()
+        await sourceSide.close()
+        await targetSide.close()
     }
 
-    private func check() async throws(BridgeError) -> CheckReport {
+    func run() async throws(BridgeError) -> CheckReport {
         soundness.hold(.databasesRead)
-        board.begin(rowsEstimated: options.mode == .full ? estimatedRows : nil)
-        switch options.mode {
+        board.begin(rowsEstimated: mode == .full ? estimatedRows : nil)
+        switch mode {
         case .full: try await checkAll()
         case .sample: try await checkSamples()
-        case .incremental: try await checkChanged(atFence: false)
-        case .fence: try await checkChanged(atFence: true)
+        case .incremental: if try await resume() { try await checkChanged() }
+        case .fence: if try await resume() { try await checkBehindFence() }
         }
         if options.repair, suspects.hasDifferences {
             try await repair()
@@ -182,19 +200,27 @@ actor CheckSession {
     }
 
     /// Only what was touched since the last full check.
-    private func checkChanged(atFence: Bool) async throws(BridgeError) {
-        guard try await resume() else { return }
-        if atFence {
-            guard let writers = sourceSide.source else { throw Self.notASource }
-            try await writers.waitForWriters(patience: options.patience)
-        }
-        try await drain(untilAllSettled: atFence)
+    func checkChanged() async throws(BridgeError) {
+        try await drain(untilAllSettled: false)
+        judgeWholeTables()
+        try await finish()
+    }
+
+    /// The same until nothing is open any more, with the application's writes stopped.
+    private func checkBehindFence() async throws(BridgeError) {
+        guard let writers = sourceSide.source else { throw Self.notASource }
+        try await writers.waitForWriters(patience: patience)
+        try await drain(untilAllSettled: true)
+        judgeWholeTables()
+        try await finish()
+    }
+
+    func judgeWholeTables() {
         if wanted.contains(where: { dirty.wholeTables.contains($0) }) {
             soundness.fail(.wholeTableChanges, "a table was emptied or altered since the last full check")
         } else {
             soundness.hold(.wholeTableChanges)
         }
-        try await finish()
     }
 
     /// Some rows of each table; a difference is real, none proves little.
@@ -237,7 +263,7 @@ actor CheckSession {
     private func beginAnew(goingOn: Bool) async throws(BridgeError) {
         guard let from = sourceSide.source, let to = targetSide.target else { throw Self.notASource }
         let fingerprint = try await from.captureFingerprint()
-        let watch = options.mode == .sample ? nil : try await makeWatch(to)
+        let watch = mode == .sample ? nil : try await makeWatch(to)
         if goingOn, let old = stateFile.read() {
             outdatedMark = old.watch?.check
             if !old.isComplete, old.broken == nil, old.origin == state.origin, old.selection == state.selection,
@@ -254,8 +280,8 @@ actor CheckSession {
         state.fingerprint = fingerprint
         state.watch = watch
         try await leaveMark()
-        state.foreignBefore = options.mode == .sample ? 0 : try await newestForeignWrite(to)
-        let settled = try await from.settledPosition(patience: options.patience)
+        state.foreignBefore = mode == .sample ? 0 : try await newestForeignWrite(to)
+        let settled = try await from.settledPosition(patience: patience)
         soundness.hold(.writersSettled)
         guard let applied = try await target.linkState(link)?.checkpoint?.frontier else {
             throw BridgeError(.internalFault, "the target lost its records of the link")
@@ -307,7 +333,7 @@ actor CheckSession {
     }
 
     /// Takes up a completed full check. False, with the obligation that fails, if it cannot be built upon.
-    private func resume() async throws(BridgeError) -> Bool {
+    func resume() async throws(BridgeError) -> Bool {
         guard let old = stateFile.read(), old.isComplete else {
             soundness.fail(.databasesRead, "there is no completed full check to build upon")
             return false
@@ -378,6 +404,10 @@ actor CheckSession {
         suspects = old.suspects
         suspects.limit = options.memory / 8
         for (index, table) in old.tables.enumerated() where table.hasOverflow { suspects.overflow(index) }
+        foreignSeen = old.foreignRead
+        foreignNewest = old.foreignNewest
+        // Writes that the application made while it was served there were taken for others' until it went back.
+        foreignWrites = isServed(old.foreignNewest) ? 0 : old.foreignOthers
         // They are held once.
         state.dirty = DirtySet()
         state.suspects = SuspectSet()
@@ -388,9 +418,12 @@ actor CheckSession {
 
     /// Writes down how far the check is.
     func save() async throws(BridgeError) {
-        guard options.mode != .sample else { return }
+        guard mode != .sample else { return }
         if let tail { state.journaled = max(state.from, min(await tail.settled, await tail.frontier).commit) }
         state.dirtyTables = dirty.wholeTables.sorted()
+        // Whose rows are among the suspects, or were looked at.
+        state.foreignRead = max(state.foreignBefore, foreignSeen)
+        (state.foreignOthers, state.foreignNewest) = (foreignWrites, foreignNewest)
         for index in pairs.indices { state.tables[index].hasOverflow = suspects.overflown.contains(index) }
         try await leaveMark()
         let wasBroken = state.broken != nil

@@ -49,6 +49,11 @@ struct CheckState: Codable, Sendable {
     var watch: Watch?
     /// The number of the last write to the target by others before the first view was opened.
     var foreignBefore: Int64
+    /// The number of the last of them whose row is, or was, a suspect.
+    var foreignRead: Int64 = 0
+    /// How many of those since were others' indeed, and the number of the newest.
+    var foreignOthers: Int64 = 0
+    var foreignNewest: Int64 = 0
     /// All tables were compared whole, and the dirty keys as far as they settled.
     var isComplete = false
     /// Why nothing can be built upon it: an obligation was found broken. Only a full check that begins anew helps.
@@ -66,7 +71,7 @@ struct CheckState: Codable, Sendable {
 
     private enum CodingKeys: String, CodingKey {
         case version, checkId, startedAt, origin, selection, policies, fingerprint, from, journaled, applied, watch, foreignBefore
-        case isComplete, broken, dirtyTables, viewSeconds, keysPerSecond
+        case foreignRead, foreignOthers, foreignNewest, isComplete, broken, dirtyTables, viewSeconds, keysPerSecond
     }
 
     init(
@@ -98,6 +103,9 @@ struct CheckState: Codable, Sendable {
         applied = try values.decode(UInt64.self, forKey: .applied)
         watch = try values.decodeIfPresent(Watch.self, forKey: .watch)
         foreignBefore = try values.decode(Int64.self, forKey: .foreignBefore)
+        foreignRead = try values.decodeIfPresent(Int64.self, forKey: .foreignRead) ?? foreignBefore
+        foreignOthers = try values.decodeIfPresent(Int64.self, forKey: .foreignOthers) ?? 0
+        foreignNewest = try values.decodeIfPresent(Int64.self, forKey: .foreignNewest) ?? 0
         isComplete = try values.decode(Bool.self, forKey: .isComplete)
         broken = try values.decodeIfPresent(String.self, forKey: .broken)
         dirtyTables = try values.decode([Int].self, forKey: .dirtyTables)

@@ -2,11 +2,47 @@ import BridgeCore
 
 /// What the argument rests on beside the rows: that capture was the same all the time, and the watch over the target.
 extension CheckSession {
+    /// What must not change while a check runs, as it is at one moment.
+    struct Conditions: Sendable {
+        var capture: Result<CaptureFingerprint, BridgeError>
+        /// What the link's target says that it was captured from.
+        var origin: Result<CaptureOrigin?, BridgeError>
+        /// Nil where the mode asks for no watch.
+        var watch: Result<WatchMark, BridgeError>?
+    }
+
     /// Looks at what must not have changed since the beginning.
     /// - Parameter unaltered: what capture rests on, if it was read after the last comparison.
     func examineConditions(_ unaltered: CaptureFingerprint? = nil) async throws(BridgeError) {
-        let now = if let unaltered { unaltered } else { try await fingerprint() }
-        if let now {
+        let capture: Result<CaptureFingerprint, BridgeError> = if let unaltered { .success(unaltered) } else { await readCapture() }
+        // The watch last: what was read since the beginning then came from it.
+        try judge(Conditions(capture: capture, origin: await readOrigin(), watch: await readWatch(isProven: false)))
+    }
+
+    /// What does not wait for the record of writes.
+    nonisolated func readCapture() async -> Result<CaptureFingerprint, BridgeError> {
+        await caught { [sourceSide] () async throws(BridgeError) in
+            guard let from = sourceSide.source else { throw Self.notASource }
+            return try await from.captureFingerprint()
+        }
+    }
+
+    nonisolated func readOrigin() async -> Result<CaptureOrigin?, BridgeError> {
+        await caught { [target, link] () async throws(BridgeError) in try await target.linkState(link)?.origin }
+    }
+
+    /// - Parameter isProven: whether the record of writes was just read, and so was whole.
+    func readWatch(isProven: Bool) async -> Result<WatchMark, BridgeError>? {
+        guard mode != .sample, let to = targetSide.target, let known = state.watch else { return nil }
+        let before = state.foreignBefore
+        return await caught { () async throws(BridgeError) in
+            if !isProven { _ = try await to.foreignWrites(after: before, limit: 1) }
+            return try await to.watchMark(of: known.check)
+        }
+    }
+
+    func judge(_ conditions: Conditions) throws(BridgeError) {
+        if let now = try fingerprint(conditions.capture) {
             if let changed = now.changedTables(since: state.fingerprint) {
                 soundness.hold(.captureUnchanged)
                 touch(changed, now)
@@ -14,25 +50,22 @@ extension CheckSession {
                 soundness.fail(.captureUnchanged, "what capture rests on was changed while the check ran")
             }
         }
-        guard let now = try await target.linkState(link)?.origin, "\(now.position.storedForm)\n\(now.identityText)" == state.origin
+        guard let now = try conditions.origin.get(), "\(now.position.storedForm)\n\(now.identityText)" == state.origin
         else {
             soundness.fail(.captureUninterrupted, "the link began anew while the check ran")
             return
         }
-        guard options.mode != .sample, let to = targetSide.target else { return }
-        do throws(BridgeError) { _ = try await to.foreignWrites(after: state.foreignBefore, limit: 1) } catch where error.code == .captureBroken {
-            soundness.fail(.targetWatched, error.message)
-        }
-        // Afterwards: what was read since the beginning then came from this watch.
-        if let broken = try await examineWatch(state.watch) { soundness.fail(broken.name, broken.why) }
+        guard mode != .sample, targetSide.target != nil else { return }
+        if let broken = try examine(conditions.watch, state.watch) { soundness.fail(broken.name, broken.why) }
     }
 
     // MARK: - Capture
 
     /// What capture rests on now; nil, with the obligation that fails, if it was interrupted.
-    func fingerprint() async throws(BridgeError) -> CaptureFingerprint? {
-        guard let from = sourceSide.source else { throw Self.notASource }
-        do throws(BridgeError) { return try await from.captureFingerprint() } catch where Self.interruptions.contains(error.code) {
+    func fingerprint() async throws(BridgeError) -> CaptureFingerprint? { try fingerprint(await readCapture()) }
+
+    private func fingerprint(_ read: Result<CaptureFingerprint, BridgeError>) throws(BridgeError) -> CaptureFingerprint? {
+        do throws(BridgeError) { return try read.get() } catch where Self.interruptions.contains(error.code) {
             soundness.fail(.captureUninterrupted, error.message)
             return nil
         }
@@ -59,7 +92,7 @@ extension CheckSession {
         guard let from = sourceSide.source, let tail else { throw Self.notASource }
         guard let now = try await fingerprint(), let changed = now.changedTables(since: state.fingerprint) else { return nil }
         guard !changed.isEmpty else { return now }
-        let settled = try await from.settledPosition(patience: options.patience, afterWriters: true)
+        let settled = try await from.settledPosition(patience: patience, afterWriters: true)
         try await pass(settled, tail, nil)
         let last = await tail.lastUnseen(before: settled)
         for index in changed {
@@ -94,9 +127,16 @@ extension CheckSession {
     /// What speaks against building upon what was known when a watch was as it is given; nil if nothing does.
     func examineWatch(_ known: CheckState.Watch?) async throws(BridgeError) -> (name: Soundness.Name, why: String)? {
         guard let to = targetSide.target else { throw Self.notASource }
-        guard let known else { return (.targetWatched, "writes to the target by others were not recorded") }
+        guard let known else { return try examine(nil, nil) }
+        return try examine(await caught { () async throws(BridgeError) in try await to.watchMark(of: known.check) }, known)
+    }
+
+    private func examine(
+        _ read: Result<WatchMark, BridgeError>?, _ known: CheckState.Watch?
+    ) throws(BridgeError) -> (name: Soundness.Name, why: String)? {
+        guard let read, let known else { return (.targetWatched, "writes to the target by others were not recorded") }
         do throws(BridgeError) {
-            let mark = try await to.watchMark(of: known.check)
+            let mark = try read.get()
             noteUnrecorded(mark)
             return Self.objection(mark, to: known)
         } catch where error.code == .captureBroken { return (.targetWatched, error.message) }
@@ -126,7 +166,7 @@ extension CheckSession {
     /// the state that goes by it is written down, so that a state on disk is never ahead of its target.
     func leaveMark() async throws(BridgeError) {
         guard let known = state.watch, let to = targetSide.target else { return }
-        let deadline = ContinuousClock.now + options.patience
+        let deadline = ContinuousClock.now + patience
         while true {
             do throws(BridgeError) {
                 var mark = try await to.raiseMark(of: known.check, inPlaceOf: hasWrittenState ? outdatedMark : nil)

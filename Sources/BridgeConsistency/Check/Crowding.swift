@@ -80,7 +80,7 @@ extension CheckSession {
     /// Compares the chunks again whose keys were dropped.
     func compareChunksAgain(_ index: Int) async throws(BridgeError) {
         for number in state.tables[index].chunks.again.sorted() {
-            try await sparing { () async throws(BridgeError) in try await self.compareAgain(index, number) }
+            try await sparing(unless: mode == .fence) { () async throws(BridgeError) in try await self.compareAgain(index, number) }
         }
     }
 
@@ -97,7 +97,8 @@ extension CheckSession {
             // Another try helps only if the target catches up meanwhile. What is left stays marked.
             if attempt < 19 { await board.sleep(.milliseconds(50)) }
         }
-        try await save()
+        // Behind the fence nothing is written while the application waits.
+        if !isFenced { try await save() }
     }
 
     /// - Returns: false if the table is in dispute as a whole.

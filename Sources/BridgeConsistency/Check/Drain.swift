@@ -14,7 +14,7 @@ extension CheckSession {
         var repeats = 0
         while true {
             try board.goOn()
-            let before = dirty.count
+            let before = openKeys
             let unseenBefore = unproven == nil ? Int.max : unseenCount
             let leftBefore = unproven?.values.reduce(0) { $0 + $1.count } ?? .max
             var left = unproven ?? [:]
@@ -37,9 +37,9 @@ extension CheckSession {
             uncompared = left.mapValues(\.count)
             for index in wanted { uncompared[index, default: 0] += Int(state.tables[index].chunks.rowsAgain) }
             let hasProgress =
-                (untilAllSettled ? dirty.count < before : leftAfter < leftBefore) || unseenCount < unseenBefore
+                (untilAllSettled ? openKeys < before : leftAfter < leftBefore) || unseenCount < unseenBefore
             idle = hasProgress ? 0 : idle + 1
-            let isDone = untilAllSettled ? wanted.allSatisfy { dirty.count(of: $0) == 0 } : leftAfter == 0
+            let isDone = untilAllSettled ? openKeys == 0 : leftAfter == 0
             let isAllSeen = isDone && unseenCount == 0
             guard !isAllSeen || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : 50) else {
                 return doubtUnseen()
@@ -47,6 +47,9 @@ extension CheckSession {
             if !hasProgress { await board.sleep(.milliseconds(20)) }
         }
     }
+
+    /// How many keys of the tables that are looked at are dirty.
+    private var openKeys: Int { wanted.reduce(0) { $0 + dirty.count(of: $1) } }
 
     /// How many suspects have not been looked at yet; one that was cleared meanwhile need not be.
     private var unseenCount: Int {
@@ -60,7 +63,7 @@ extension CheckSession {
         for (index, keys) in unseenSuspects {
             let unseen = keys.intersection(suspects.keys(of: index))
             uncompared[index, default: 0] += unseen.count
-            guard options.mode != .full else { continue }
+            guard mode != .full else { continue }
             for key in unseen { suspects.doubt(index, key) }
         }
     }
@@ -77,8 +80,11 @@ extension CheckSession {
     ) async throws(BridgeError) -> [Int: Set<KeyImage>] {
         let views = try await openViews()
         do throws(BridgeError) {
+            async let read = isFenced ? readCapture() : nil
+            async let origin = isFenced ? readOrigin() : nil
             // After the view was opened: what it holds of others' writes is recorded by now.
             try await takeForeignWrites()
+            async let watch = isFenced ? readWatch(isProven: true) : nil
             if unproven == nil {
                 let compared = wanted.filter { pairs[$0].incomparable.isEmpty }
                 unseenSuspects = Dictionary(uniqueKeysWithValues: compared.map { ($0, Set(suspects.keys(of: $0))) })
@@ -87,6 +93,11 @@ extension CheckSession {
             var left = unproven ?? Dictionary(uniqueKeysWithValues: wanted.map { ($0, Set(dirty.keys(of: $0))) })
             try await compareDirty(views, &left)
             if samples { for index in wanted { try await sample(index, views) } }
+            if isPreparing { try await readAhead(views) }
+            // Nothing shows in the views that this could have missed.
+            if let capture = await read, let origin = await origin {
+                conditions = Conditions(capture: capture, origin: origin, watch: await watch)
+            }
             await views.close()
             state.viewSeconds = views.seconds
             return left
@@ -170,7 +181,7 @@ extension CheckSession {
 
     /// Rows that somebody else wrote to the target since the check began become suspects.
     private func takeForeignWrites() async throws(BridgeError) {
-        guard options.mode != .sample, let side = targetSide.target else { return }
+        guard mode != .sample, let side = targetSide.target else { return }
         var newest = max(state.foreignBefore, foreignSeen)
         do throws(BridgeError) {
             while true {
@@ -186,10 +197,21 @@ extension CheckSession {
     }
 
     private func take(_ write: ForeignWrite) {
-        guard let index = wanted.first(where: { pairs[$0].target.table == write.table }) else { return }
-        foreignWrites += 1
+        // What is read once is not read again, so of a state of all tables all are taken.
+        guard let index = pairs.indices.first(where: { pairs[$0].target.table == write.table }),
+            options.buildsOnWhole || wanted.contains(index)
+        else { return }
+        if wanted.contains(index), !isServed(write.number) {
+            foreignWrites += 1
+            foreignNewest = write.number
+        }
         guard let key = write.key else { return dirty.touchWhole(index) }
         // Without room for it, all that was compared is compared again, in views that are opened after this one.
         if !suspects.suspect(index, key) { state.tables[index].chunks.compareAllAgain() }
+    }
+
+    /// Whether the application itself made that write to the target, being served there.
+    func isServed(_ number: Int64) -> Bool {
+        options.servedWrites.map { $0.watch == state.watch?.identity && number <= $0.number } ?? false
     }
 }

@@ -3,7 +3,7 @@ import BridgeCore
 extension CheckSession {
     func makeReport() async throws(BridgeError) -> CheckReport {
         var report = CheckReport(
-            checkId: state.checkId, migration: link.migration, mode: options.mode, verdict: .consistent,
+            checkId: state.checkId, migration: link.migration, mode: mode, verdict: .consistent,
             gate: .init(isOpen: false), startedAt: state.startedAt, source: source.displayName,
             target: target.displayName)
         report.completedAt = Timestamp.now.rfc3339
@@ -13,8 +13,9 @@ extension CheckSession {
         report.tables = wanted.map { tableReport($0) }
         report.validations = try await validations(report.tables)
         report.policies = options.policies.names
-        if options.mode == .sample || options.mode == .full { report.sampleSeed = String(sampleSeed) }
+        if mode == .sample || mode == .full { report.sampleSeed = String(sampleSeed) }
         report.fenceSeconds = predictedFence
+        if mode != .sample { report.foreignWrites = foreignWrites }
         report.verdict = verdict(report)
         report.gate = gate(report)
         return report
@@ -29,7 +30,7 @@ extension CheckSession {
             table.targetOnly = Int64(differences.count { $0.kind == .extra })
         }
         // A full check has counted them chunk by chunk.
-        if options.mode != .full { table.equalByPolicy = equalByPolicy[index] ?? [:] }
+        if mode != .full { table.equalByPolicy = equalByPolicy[index] ?? [:] }
         table.samples = Array(differences.prefix(options.sampleLimit))
         table.samplesCut = differences.count > table.samples.count || suspects.overflown.contains(index)
         table.pending = Int64(dirty.count(of: index)) + state.tables[index].chunks.rowsAgain
@@ -41,7 +42,7 @@ extension CheckSession {
         } else if uncompared[index, default: 0] > 0 {
             table.status = .inconclusive
             table.reason = "\(uncompared[index, default: 0]) rows changed all the time and were never compared; check again when the link keeps up"
-        } else if options.mode == .incremental || options.mode == .fence, !state.isComplete {
+        } else if mode == .incremental || mode == .fence, !state.isComplete {
             table.status = .inconclusive
             table.reason = "there is no completed full check to build upon; run bridge check --mode full"
         }
@@ -56,7 +57,7 @@ extension CheckSession {
     }
 
     private func validations(_ tables: [CheckReport.Table]) async throws(BridgeError) -> [CheckReport.Validation] {
-        let isRowsChecked = options.mode != .sample
+        let isRowsChecked = mode != .sample
         let counts = tables.filter { $0.sourceOnly != $0.targetOnly }.map {
             "\($0.source): \($0.sourceOnly) rows are missing and \($0.targetOnly) are extra"
         }
@@ -78,7 +79,7 @@ extension CheckSession {
             .init(name: .rowCounts, status: isRowsChecked ? status(counts) : .skipped, findings: counts),
             structure.schemas(), structure.indexes(), structure.constraints(),
             .init(
-                name: .dataSamples, status: sampledRows == 0 && options.mode != .sample && options.mode != .full ? .skipped : status(samples),
+                name: .dataSamples, status: sampledRows == 0 && mode != .sample && mode != .full ? .skipped : status(samples),
                 findings: samples),
             .init(name: .checksums, status: isRowsChecked ? status(sums) : .skipped, findings: sums),
         ]
@@ -91,9 +92,9 @@ extension CheckSession {
             return .inconsistent
         }
         // A sample says nothing of what others write later, so it makes no watch.
-        let isSound = soundness.allHold(besides: options.mode == .sample ? [.targetWatched] : [])
+        let isSound = soundness.allHold(besides: mode == .sample ? [.targetWatched] : [])
         if report.tables.contains(where: { $0.status != .consistent }) || !isSound { return .inconclusive }
-        if options.mode == .fence, report.tables.contains(where: { $0.pending > 0 }) { return .inconclusive }
+        if mode == .fence, report.tables.contains(where: { $0.pending > 0 }) { return .inconclusive }
         return .consistent
     }
 
@@ -105,8 +106,8 @@ extension CheckSession {
         case .inconclusive: reasons.append("the check could not prove that source and target are the same")
         case .error: reasons.append("the check failed")
         }
-        if options.mode == .sample { reasons.append("a sample proves little; run bridge check --mode full") }
-        if options.tables != nil { reasons.append("only some tables were compared") }
+        if mode == .sample { reasons.append("a sample proves little; run bridge check --mode full") }
+        if options.tables != nil, !options.buildsOnWhole { reasons.append("only some tables were compared") }
         if foreignWrites > 0 {
             reasons.append("\(foreignWrites) writes to the target by others than bridge; find who writes, then run bridge check --mode full")
         }

@@ -44,7 +44,7 @@ extension CheckSession {
 
     /// Does something again that a lost connection, or a table rewritten under a view, ended.
     func again(_ body: () async throws(BridgeError) -> Void) async throws(BridgeError) {
-        let deadline = ContinuousClock.now + options.patience
+        let deadline = ContinuousClock.now + patience
         var wait: Duration = .milliseconds(50)
         while true {
             do throws(BridgeError) { return try await body() } catch where error.code == .connectionLost {
@@ -111,7 +111,7 @@ extension CheckSession {
     private func waitForTarget(_ index: Int) async throws(BridgeError) {
         let since = blockedSince ?? .now
         blockedSince = since
-        guard ContinuousClock.now - since < options.patience * 10 else {
+        guard ContinuousClock.now - since < patience * 10 else {
             throw BridgeError(
                 .serverBusy, "the target is too far behind for a table to be compared",
                 context: [.init(.table, pairs[index].mapping.source.description)],
@@ -193,14 +193,14 @@ extension CheckSession {
         let pair = pairs[index]
         guard pair.incomparable.isEmpty else { return markIncomparable(index) }
         guard !views.dispute.excludedTables.contains(index) else {
-            guard options.mode == .sample else { return }
+            guard mode == .sample else { return }
             state.tables[index].report.status = .inconclusive
             state.tables[index].report.reason = "it was being emptied or altered"
             return
         }
         // From both sides, so that a row that only one of them has may be drawn.
         // Where all rows are compared, a few show that cells are what the hashes said.
-        let count = options.mode == .sample ? options.sampleRows : min(options.sampleRows, 200)
+        let count = mode == .sample ? options.sampleRows : min(options.sampleRows, 200)
         let seed = sampleSeed
         let drawn = try await onBothSides { () async throws(BridgeError) in
             try await views.source.drawKeys(pair.request(.source), count: count, seed: seed)
@@ -218,7 +218,7 @@ extension CheckSession {
             sampleFindings[index, default: []].append(sample)
             suspects.found(index, outcome.canonicalKey ?? outcome.key, sample)
         }
-        if options.mode == .sample {
+        if mode == .sample {
             state.tables[index].report.rowsCompared += Int64(outcomes.count)
             state.tables[index].report.matching += Int64(outcomes.count { $0.difference == nil })
             for policy in outcomes.flatMap(\.equalByPolicy) { equalByPolicy[index, default: [:]][policy, default: 0] += 1 }

@@ -30,7 +30,8 @@ func onBothSides<Answer: Sendable>(
     return (first, second)
 }
 
-private func caught<Answer: Sendable>(
+/// The outcome of something that is waited for later.
+func caught<Answer: Sendable>(
     _ body: @Sendable () async throws(BridgeError) -> Answer
 ) async -> Result<Answer, BridgeError> {
     do throws(BridgeError) { return .success(try await body()) } catch { return .failure(error) }
@@ -88,12 +89,17 @@ struct FindSize {
     let bytes: Int
     private let most: Int
 
-    init(_ limits: CompareLimits) { self.init(most: limits.findBatch, bytes: limits.findBytes) }
+    /// - Parameter rowBytes: how large a row may be thought to be; nil if that is not known.
+    init(_ limits: CompareLimits, rowBytes: Int64? = nil) {
+        self.init(most: limits.findBatch, bytes: limits.findBytes, rowBytes: rowBytes)
+    }
 
-    init(most: Int, bytes: Int) {
+    init(most: Int, bytes: Int, rowBytes: Int64? = nil) {
         self.most = most
         self.bytes = bytes
-        keys = min(16, most)
+        // A guess that is too good costs one look-up that is refused.
+        let fitting = rowBytes.map { bytes / 16 / max(1, Int(clamping: $0)) } ?? 0
+        keys = min(max(16, fitting), most)
     }
 
     /// The rows of a single key are never too much, so that this ends.

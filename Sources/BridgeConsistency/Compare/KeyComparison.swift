@@ -107,7 +107,7 @@ struct KeyComparison {
         let singles = wanted.indices.filter { wanted[$0].hash == nil }
         let batched = wanted.indices.filter { wanted[$0].hash != nil }
         var start = 0
-        var size = FindSize(comparer.limits)
+        var size = FindSize(comparer.limits, rowBytes: pair.estimatedRowBytes)
         while start < batched.count {
             let batch = batched[start..<min(batched.count, start + size.keys)]
             let hashes = Set(batch.compactMap { wanted[$0].hash })

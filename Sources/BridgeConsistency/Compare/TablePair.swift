@@ -28,6 +28,14 @@ package struct TablePair: Sendable {
     /// As `forms`, but raw where both sides usually have the same bytes: what is equal so is equal for good, and faster
     /// to tell. What differs so is looked at again.
     let firstForms: [CellForm]
+    /// How many bytes a row takes on average, on the side that has the larger ones; nil if neither side knows.
+    var estimatedRowBytes: Int64? {
+        [source, target].compactMap { layout in
+            guard let bytes = layout.estimatedBytes, let rows = layout.estimatedRows, rows > 0 else { return nil }
+            return bytes / rows
+        }.max()
+    }
+
     /// The key's columns; none if the whole row is the key.
     let keyIndexes: [Int]
 

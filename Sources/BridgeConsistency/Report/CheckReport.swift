@@ -164,6 +164,8 @@ package struct CheckReport: Codable, Hashable, Sendable {
     package var target: String
     /// Predicted duration of the fence check as things stand, in seconds.
     package var fenceSeconds: Double?
+    /// Writes to the target by others than bridge, since the last full check began; nil where they are not watched.
+    package var foreignWrites: Int64?
     package var soundness: [Obligation]
     package var progress: Progress
     package var validations: [Validation]
@@ -188,4 +190,9 @@ package struct CheckReport: Codable, Hashable, Sendable {
         tables = []
         errors = []
     }
+}
+
+extension CheckReport {
+    /// Rows that are to be looked at again, in all tables.
+    package var pendingRows: Int64 { tables.reduce(0) { $0 + $1.pending } }
 }

@@ -7,10 +7,10 @@ import BridgeTestSupport
 import Logging
 import Testing
 
-private let silent = Logger(label: "check") { _ in SwiftLogNoOpLogHandler() }
-
 /// A link between two real databases, checked from beside it as `bridge check` does.
 struct CheckedPair: Sendable {
+    static let silent = Logger(label: "check") { _ in SwiftLogNoOpLogHandler() }
+
     let source: any ConformanceDatabase
     let target: any ConformanceDatabase & PlantingDatabase
     let folder: TemporaryDirectory
@@ -62,7 +62,7 @@ struct CheckedPair: Sendable {
             configuration: LinkConfiguration(
                 link: link, journalDirectory: folder.path("journal"), batchBytes: 1 << 20, segmentBytes: segmentBytes,
                 patience: .seconds(30)),
-            source: source.makeSource(), target: target.makeTarget(), logger: silent)
+            source: source.makeSource(), target: target.makeTarget(), logger: Self.silent)
     }
 
     func makeCheck(
@@ -78,7 +78,7 @@ struct CheckedPair: Sendable {
             from = ProbedSource(base: from, probe: probe)
             to = ProbedTarget(base: to, probe: probe)
         }
-        return CheckRunner(link: link, options: options, source: from, target: to, logger: silent, access: access)
+        return CheckRunner(link: link, options: options, source: from, target: to, logger: Self.silent, access: access)
     }
 
     func check(

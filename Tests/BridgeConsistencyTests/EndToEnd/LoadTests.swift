@@ -8,7 +8,7 @@ import Testing
 
 /// A program that writes to a source as fast as it takes it, until told to stop. Rows up to 1,000 change, those from
 /// 100,000 on never do.
-private struct Writer {
+struct LoadWriter {
     private let program: ChildProcess
 
     init(_ database: any ConformanceDatabase, _ folder: TemporaryDirectory, seed: UInt64) throws {
@@ -89,7 +89,7 @@ struct LoadTests {
               WHERE n < 101999) SELECT n, 'static' || n, n, NULL FROM g; COMMIT;
             """)
         try await checked.whileSyncing { runner in
-            let writer = try Writer(checked.source, checked.folder, seed: seed)
+            let writer = try LoadWriter(checked.source, checked.folder, seed: seed)
             let isOver = StopFlag()
             async let held: Int = Self.holdApplier(runner, seed: seed, until: isOver)
             let result: Result<Void, any Error>

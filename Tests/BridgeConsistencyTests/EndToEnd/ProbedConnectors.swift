@@ -54,6 +54,9 @@ struct ProbedSource: SourceConnector {
     ) async throws(BridgeError) -> any ComparisonSession {
         ProbedSession(base: try await base.openComparison(link, role: role), role: role, probe: probe)
     }
+    func openCutover(migration: String) async throws(BridgeError) -> any CutoverSession {
+        try await base.openCutover(migration: migration)
+    }
     func close() async { await base.close() }
     func describe(_ position: Position) -> String { base.describe(position) }
     func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] { try await base.preflight(link) }
@@ -86,6 +89,12 @@ struct ProbedTarget: TargetConnector {
         _ link: LinkDescription, role: ComparisonRole
     ) async throws(BridgeError) -> any ComparisonSession {
         ProbedSession(base: try await base.openComparison(link, role: role), role: role, probe: probe)
+    }
+    func openCutover(migration: String) async throws(BridgeError) -> any CutoverSession {
+        try await base.openCutover(migration: migration)
+    }
+    func adoptLink(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError) {
+        try await base.adoptLink(link, origin)
     }
     func close() async { await base.close() }
     func preflight(_ link: LinkDescription, sources: [TableSchema]) async throws(BridgeError) -> [Finding] {
