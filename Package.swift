@@ -50,10 +50,11 @@ let package = Package(
             name: "BridgeConsistency",
             dependencies: ["BridgeCore", "BridgeJournal", .product(name: "Logging", package: "swift-log")],
             swiftSettings: strict),
+        .target(name: "BridgeCutover", dependencies: ["BridgeCore"], swiftSettings: strict),
         .target(
             name: "BridgeCommands",
             dependencies: [
-                "BridgeCore", "BridgeJournal", "BridgeReplication", "BridgeConsistency", "BridgePostgreSQL", "BridgeSQLite", "Yams",
+                "BridgeCore", "BridgeJournal", "BridgeReplication", "BridgeConsistency", "BridgeCutover", "BridgePostgreSQL", "BridgeSQLite", "Yams",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Logging", package: "swift-log"),
             ],
@@ -67,7 +68,8 @@ let package = Package(
         .target(
             name: "BridgeConformance",
             dependencies: [
-                "BridgeCore", "BridgeReplication", "BridgeTestSupport", .product(name: "Logging", package: "swift-log"),
+                "BridgeCore", "BridgeJournal", "BridgeReplication", "BridgeTestSupport",
+                .product(name: "Logging", package: "swift-log"),
             ], path: "Tests/BridgeConformance", swiftSettings: strict),
         .target(
             name: "BridgeTestEngines",
@@ -88,8 +90,8 @@ let package = Package(
         .testTarget(
             name: "BridgeReplicationTests",
             dependencies: [
-                "BridgeConformance", "BridgeReplication", "BridgePostgreSQL", "BridgeSQLite", "BridgeTestEngines",
-                "BridgeTestSupport", .product(name: "GRDB", package: "GRDB.swift"),
+                "BridgeConformance", "BridgeReplication", "BridgeJournal", "BridgePostgreSQL", "BridgeSQLite",
+                "BridgeTestEngines", "BridgeTestSupport", .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(
             name: "BridgeConsistencyTests",
@@ -98,6 +100,9 @@ let package = Package(
                 .product(name: "GRDB", package: "GRDB.swift"),
             ], swiftSettings: strict),
         .testTarget(
-            name: "BridgeCommandsTests", dependencies: ["BridgeCommands", "BridgeTestSupport"], swiftSettings: strict),
+            name: "BridgeCutoverTests", dependencies: ["BridgeCutover", "BridgeTestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "BridgeCommandsTests",
+            dependencies: ["BridgeCommands", "BridgeConformance", "BridgeCutover", "BridgeReplication", "BridgeTestEngines", "BridgeTestSupport"], swiftSettings: strict),
     ]
 )
