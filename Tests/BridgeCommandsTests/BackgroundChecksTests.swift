@@ -1,5 +1,6 @@
 import BridgeConsistency
 import BridgeCore
+import BridgeReplication
 import BridgeTestSupport
 import Foundation
 import Logging
@@ -86,13 +87,65 @@ struct BackgroundChecksTests {
             turns.withLock { $0 += 1 }
             throw BridgeError(.serverBusy, "the journal does not move")
         }
-        async let running: Void = checks.run { true }
+        async let running: Void = checks.run { _ in true }
         try await waitUntil("it was tried again") { turns.withLock { $0 } > 2 }
         await checks.end()
         await running
         #expect(said.warnings.count == 1)
         #expect(said.warnings.first?.contains("the journal does not move") == true)
         #expect(try place.history.count == 1)
+    }
+
+    @Test("K13 while the application writes on the target the way back is checked, once there is a full check of it")
+    func wayBack() async throws {
+        let place = try await CheckPlace.syncing()
+        try await place.succeeding("check")
+        let forward = try place.migration(), back = try forward.reversed()
+        let link = try await back.open()
+        try await ReversePreparation(
+            configuration: back.linkConfiguration(link), source: back.source, target: back.target, logger: place.logger
+        ).prepare()
+        let checked = Mutex<[LinkDescription.Direction]>([])
+        let checks = BackgroundChecks(
+            forward.configuration, ConnectorRegistry.standard,
+            factory: { link, options, source, target, _, _ throws(BridgeError) in
+                checked.withLock { $0.append(link.direction) }
+                #expect(source.displayName.hasSuffix("new.db"))
+                #expect(target.displayName.hasSuffix("old.db"))
+                #expect(options.stateDirectory.hasSuffix("reverse/check"))
+                #expect(options.journalDirectory.hasSuffix("reverse/journal"))
+                return FakeCheck { _ in Self.report(1) }
+            }, interval: .milliseconds(1), writingSides: { WritingSides(.target) }, logger: place.logger)
+        // The full check of the way forward is nothing to build upon.
+        if case .skipped = await checks.turn() {} else { Issue.record("a check without a base") }
+
+        let links = try LinkSupervisor.start(forward.configuration, .standard, logger: place.logger)
+        try await links.waitUntilStreaming(.reverse, patience: .seconds(60))
+        let directory = forward.directory
+        let report = try await CheckRunner(
+            link: link.description,
+            options: CheckOptions(
+                mode: .full, stateDirectory: directory.checkDirectory(.reverse), journalDirectory: directory.journalDirectory(.reverse)),
+            source: back.source, target: back.target, logger: place.logger
+        ).run()
+        #expect(report.verdict == .consistent)
+        await links.stop()
+        await back.close()
+        guard case .made = await checks.turn() else {
+            Issue.record("no check was made")
+            return
+        }
+        #expect(checked.withLock { $0 } == [.reverse])
+        // It waits for the link that it is about.
+        let asked = Mutex<Set<String>>([])
+        async let running: Void = checks.run { direction in
+            asked.withLock { _ = $0.insert(direction.rawValue) }
+            return false
+        }
+        try await waitUntil { !asked.withLock { $0.isEmpty } }
+        await checks.end()
+        await running
+        #expect(asked.withLock { $0 } == ["reverse"])
     }
 
     @Test("K13 the end of a run stops the check under way")
@@ -104,7 +157,7 @@ struct BackgroundChecksTests {
             isRunning.withLock { $0 = true }
             return try await check.waitForStop()
         }
-        async let running: Void = checks.run { true }
+        async let running: Void = checks.run { _ in true }
         try await waitUntil("it checks") { isRunning.withLock { $0 } }
         await checks.end()
         await running
@@ -121,7 +174,7 @@ struct BackgroundChecksTests {
             while !mayEnd.isSet { try? await Task.sleep(for: .milliseconds(5)) }
             return Self.report(1)
         }
-        async let running: Void = checks.run { true }
+        async let running: Void = checks.run { _ in true }
         try await waitUntil("it checks") { isRunning.isSet }
         await checks.end(patience: .milliseconds(20))
         mayEnd.set()

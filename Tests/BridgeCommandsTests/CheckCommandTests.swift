@@ -50,7 +50,7 @@ struct CheckReportTests {
             var object = whole
             object[key] = nil
             #expect(try problems(object).count == 1, "\(key)")
-            object[key] = ["fence_seconds", "completed_at", "sample_seed"].contains(key) ? "soon" : NSNull()
+            object[key] = ["fence_seconds", "foreign_writes", "completed_at", "sample_seed"].contains(key) ? "soon" : NSNull()
             #expect(try !problems(object).isEmpty, "\(key)")
         }
         var object = whole

@@ -17,6 +17,7 @@ enum Reports {
             startedAt: "2026-11-21T05:59:00.000001Z", source: "sqlite:/old.db", target: "sqlite:/new.db")
         report.completedAt = "2026-11-21T05:59:02.500001Z"
         report.fenceSeconds = 0.25
+        report.foreignWrites = 3
         report.soundness = [.init(name: "journal_uninterrupted", holds: true)]
         report.progress = .init(rowsDone: 1000, rowsEstimated: 1000, etaSeconds: 0)
         report.validations = CheckReport.ValidationName.allCases.map { .init(name: $0, status: .passed) }

@@ -52,8 +52,10 @@ struct DataDirectoryTests {
             phase: "copying")
         report.tables = [.init(name: "public.users", rowsDone: 5, rowsEstimated: nil, state: "loading")]
         report.lagSeconds = 0.25
+        report.copyEtaSeconds = 4
         try report.write(to: directory)
         #expect(RunReport.read(from: directory) == report)
+        #expect(RunReport.read(from: directory, direction: .reverse) == nil)
         #expect(report.currentState(lockHolder: 4711) == .running)
         #expect(report.currentState(lockHolder: 4712) == .stopped)
         #expect(report.currentState(lockHolder: nil) == .stopped)

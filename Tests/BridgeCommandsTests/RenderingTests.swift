@@ -95,7 +95,7 @@ struct RenderingTests {
             .init(name: "b", rowsDone: 150, rowsEstimated: 400, state: "loading"),
         ]
         report.copyRowsPerSecond = 50
-        report.copyETASeconds = 5
+        report.copyEtaSeconds = 5
         #expect(
             RunDisplay.line(report)
                 == "copying  [##########----------] 50%  250 rows  1 of 2 tables  50.0 rows/s  5.0 s left")

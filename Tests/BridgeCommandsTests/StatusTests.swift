@@ -8,12 +8,13 @@ import Testing
 private func status() -> MigrationStatus {
     MigrationStatus(
         migration: "shop", source: .init(address: "sqlite:/a.db"), target: .init(address: "sqlite:/b.db"),
-        link: LinkDescription(
-            migration: "shop", direction: .forward,
-            mappings: [
-                TableMapping(source: TableName(name: "users"), target: TableName(name: "users")),
-                TableMapping(source: TableName(name: "orders"), target: TableName(name: "orders")),
-            ], form: .native), describe: { "seq \($0.commit)" })
+        forward: LinkStatus(
+            LinkDescription(
+                migration: "shop", direction: .forward,
+                mappings: [
+                    TableMapping(source: TableName(name: "users"), target: TableName(name: "users")),
+                    TableMapping(source: TableName(name: "orders"), target: TableName(name: "orders")),
+                ], form: .native)) { "seq \($0.commit)" })
 }
 
 private func report(phase: String = "syncing", activity: String = "streaming") -> RunReport {
@@ -64,14 +65,14 @@ struct StatusTests {
     @Test("R3 while it runs, positions, lag and rates come from the run, and the lag in bytes from the source")
     func running() throws {
         var status = status()
-        status.report = report()
-        status.runState = .running
-        status.state = LinkState(
+        status.forward.report = report()
+        status.forward.runState = .running
+        status.forward.state = LinkState(
             phase: .syncing, origin: CaptureOrigin(identity: [:], position: .zero),
             checkpoint: Checkpoint(position: Position(commit: 90), frontier: Position(commit: 91), commitTime: .now))
-        status.health = SourceHealth(
+        status.forward.health = SourceHealth(
             current: Position(commit: 130), acknowledged: Position(commit: 105), retainedBytes: 4096, lagBytes: 30)
-        status.journalBytes = 1234
+        status.forward.journalBytes = 1234
         let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
         #expect(link["state"] as? String == "running")
         #expect(link["captured_position"] as? String == "seq 120")
@@ -90,12 +91,12 @@ struct StatusTests {
     @Test("R3 an old report never shows a journal behind what the databases have of it")
     func order() throws {
         var status = status()
-        status.report = report()
-        status.runState = .running
-        status.state = LinkState(
+        status.forward.report = report()
+        status.forward.runState = .running
+        status.forward.state = LinkState(
             phase: .syncing, origin: CaptureOrigin(identity: [:], position: .zero),
             checkpoint: Checkpoint(position: Position(commit: 124), frontier: Position(commit: 125), commitTime: .now))
-        status.health = SourceHealth(current: Position(commit: 130), acknowledged: Position(commit: 127))
+        status.forward.health = SourceHealth(current: Position(commit: 130), acknowledged: Position(commit: 127))
         let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
         #expect(link["applied_position"] as? String == "seq 125")
         #expect(link["journaled_position"] as? String == "seq 127")
@@ -105,22 +106,22 @@ struct StatusTests {
     @Test("a run that was killed counts as stopped: its rates are gone, and the target's checkpoint counts")
     func stopped() throws {
         var status = status()
-        status.report = report()
-        status.runState = .stopped
-        status.state = LinkState(
+        status.forward.report = report()
+        status.forward.runState = .stopped
+        status.forward.state = LinkState(
             phase: .syncing, origin: CaptureOrigin(identity: [:], position: .zero),
             checkpoint: Checkpoint(
                 position: Position(commit: 99), frontier: Position(commit: 100),
                 commitTime: Timestamp(microseconds: Timestamp.now.microseconds - 60_000_000)))
-        status.health = SourceHealth(current: Position(commit: 130))
+        status.forward.health = SourceHealth(current: Position(commit: 130))
         let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
         #expect(link["state"] as? String == "stopped")
         #expect(link["rows_per_second"] is NSNull)
         #expect(link["applied_position"] as? String == "seq 100")
         #expect((link["lag_seconds"] as? Double ?? 0) >= 60)
         #expect(status.nextSteps == ["bridge run"])
-        status.health = SourceHealth(current: Position(commit: 100))
-        #expect(status.lagSeconds == 0)
+        status.forward.health = SourceHealth(current: Position(commit: 100))
+        #expect(status.forward.lagSeconds == 0)
     }
 
     @Test("a failed run says why")
@@ -128,8 +129,8 @@ struct StatusTests {
         var status = status()
         var last = report()
         last.error = "the slot is gone"
-        status.report = last
-        status.runState = .failed
+        status.forward.report = last
+        status.forward.runState = .failed
         let link = try #require((try parsed(status)["links"] as? [[String: Any]])?.first)
         #expect(link["state"] as? String == "failed")
         #expect(link["error"] as? String == "the slot is gone")
@@ -144,10 +145,10 @@ struct StatusTests {
             .init(name: "users", rowsDone: 1, rowsEstimated: 50, state: "loading"),
             .init(name: "orders", rowsDone: 500, rowsEstimated: 1000, state: "loading"),
         ]
-        run.copyETASeconds = 4
-        status.report = run
-        status.runState = .running
-        status.state = LinkState(
+        run.copyEtaSeconds = 4
+        status.forward.report = run
+        status.forward.runState = .running
+        status.forward.state = LinkState(
             phase: .copying, origin: CaptureOrigin(identity: [:], position: .zero),
             tables: [
                 TableName(name: "users"): .init(state: .done, rows: 51),
@@ -166,8 +167,8 @@ struct StatusTests {
     @Test("with a database down the rest is still told, and the database named")
     func down() throws {
         var status = status()
-        status.report = report()
-        status.runState = .stopped
+        status.forward.report = report()
+        status.forward.runState = .stopped
         status.target.error = BridgeError(.serverUnreachable, "the server does not answer")
         let json = try parsed(status)
         #expect(json["phase"] as? String == "syncing")

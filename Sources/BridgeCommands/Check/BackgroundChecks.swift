@@ -1,5 +1,6 @@
 import BridgeConsistency
 import BridgeCore
+import BridgeCutover
 import Foundation
 import Logging
 import Synchronization
@@ -25,19 +26,26 @@ final class BackgroundChecks: Sendable {
     private let registry: ConnectorRegistry
     private let factory: ConsistencyCheckFactory
     private let interval: Duration
+    private let writingSides: ReadSides
     private let logger: Logger
     private let state = Mutex(State())
 
-    /// - Parameter interval: from the beginning of one turn to that of the next.
+    /// Where the application writes now; nil while that may change at any moment, or is not known.
+    typealias ReadSides = @Sendable () async -> WritingSides?
+
+    /// - Parameters:
+    ///   - interval: from the beginning of one turn to that of the next.
+    ///   - writingSides: what the application writes to is what is compared to, and by the link that leads away from it.
     init(
         _ configuration: Configuration, _ registry: ConnectorRegistry,
         factory: @escaping ConsistencyCheckFactory = CheckSession.standardFactory, interval: Duration? = nil,
-        logger: Logger
+        writingSides: ReadSides? = nil, logger: Logger
     ) {
         self.configuration = configuration
         self.registry = registry
         self.factory = factory
         self.interval = interval ?? Self.interval(maxAge: configuration.check.maxAge)
+        self.writingSides = writingSides ?? { try? await WritingSides.read(configuration, registry) }
         self.logger = logger
     }
 
@@ -72,42 +80,59 @@ final class BackgroundChecks: Sendable {
 
     // MARK: - Turns
 
-    /// Checks from time to time until ``stop()``; only while the link streams.
-    func run(while isStreaming: @Sendable () -> Bool) async {
+    /// Checks from time to time until ``stop()``; only while the link streams that leads away from where the application
+    /// writes.
+    func run(while isStreaming: @Sendable (LinkDirection) -> Bool) async {
         state.withLock { $0.hasEnded = false }
         defer { state.withLock { $0.hasEnded = true } }
         var lastError: ErrorCode?
         while !isStopping {
-            guard isStreaming() else {
-                try? await Task.sleep(for: .milliseconds(200))
+            let began = ContinuousClock.now
+            guard let sides = await writingSides(), sides.directions.allSatisfy(isStreaming) else {
+                await wait(.seconds(1), since: began)
                 continue
             }
-            let began = ContinuousClock.now
-            switch await turn() {
-            case .made: lastError = nil
-            case .skipped: break
-            case .failed(let error):
-                if !isStopping, error.code != lastError {
-                    logger.warning(
-                        "the check beside the run could not be made and is tried again: \(ErrorRenderer.headline(error))")
+            for direction in sides.directions {
+                switch await turn(direction, sides) {
+                case .made: lastError = nil
+                case .skipped: break
+                case .failed(let error):
+                    if !isStopping, error.code != lastError {
+                        logger.warning(
+                            "the check beside the run could not be made and is tried again: \(ErrorRenderer.headline(error))")
+                    }
+                    lastError = error.code
                 }
-                lastError = error.code
             }
-            while !isStopping, ContinuousClock.now - began < interval { try? await Task.sleep(for: .milliseconds(100)) }
+            await wait(interval, since: began)
         }
     }
 
-    /// One check, if there is something to build upon.
+    private func wait(_ time: Duration, since began: ContinuousClock.Instant) async {
+        while !isStopping, ContinuousClock.now - began < time { try? await Task.sleep(for: .milliseconds(100)) }
+    }
+
+    /// One check of each direction that something is written in, if there is something to build upon; what the last one
+    /// came to.
     func turn() async -> Turn {
-        let folder = directory.checkDirectory(.forward)
+        guard let sides = await writingSides() else { return .skipped }
+        var last = Turn.skipped
+        for direction in sides.directions { last = await turn(direction, sides) }
+        return last
+    }
+
+    private func turn(_ direction: LinkDirection, _ sides: WritingSides) async -> Turn {
+        let folder = directory.checkDirectory(direction)
         let kept = try? await BlockingWork().run { () throws(BridgeError) in
             CheckRunner.kept(stateDirectory: folder).map { ($0.isComplete, $0.policies) }
         }
         guard let (isComplete, policies) = kept ?? nil, isComplete else { return .skipped }
         let before = await LastCheck.read(directory, migration: configuration.migration)
         do throws(BridgeError) {
-            var report = try await check(policies)
+            var report = try await check(direction, sides.tables(direction), policies)
             report.background = true
+            // The application moved meanwhile: what was compared is not what counts.
+            guard await writingSides() == sides else { return .skipped }
             try await record(report)
             announce(report, before: before)
             return .made(report)
@@ -116,23 +141,32 @@ final class BackgroundChecks: Sendable {
         }
     }
 
-    /// - Parameter policies: those of the full check that it builds upon.
-    private func check(_ policies: EqualityPolicies) async throws(BridgeError) -> CheckReport {
-        let migration = try Migration(configuration, registry: registry)
+    /// - Parameters:
+    ///   - tables: nil for all of the link.
+    ///   - policies: those of the full check that it builds upon.
+    private func check(
+        _ direction: LinkDirection, _ tables: [TableName]?, _ policies: EqualityPolicies
+    ) async throws(BridgeError) -> CheckReport {
+        let migration = try Migration(configuration, registry: registry, direction: direction)
         let result: Result<CheckReport, BridgeError>
-        do throws(BridgeError) { result = .success(try await check(migration, policies)) } catch { result = .failure(error) }
+        do throws(BridgeError) { result = .success(try await check(migration, tables, policies)) } catch { result = .failure(error) }
         state.withLock { $0.check = nil }
         await migration.close()
         return try result.get()
     }
 
-    private func check(_ migration: Migration, _ policies: EqualityPolicies) async throws(BridgeError) -> CheckReport {
+    private func check(
+        _ migration: Migration, _ tables: [TableName]?, _ policies: EqualityPolicies
+    ) async throws(BridgeError) -> CheckReport {
         let link = try await migration.open().description
         var options = CheckOptions(
-            mode: .incremental, throttle: configuration.check.throttle, stateDirectory: directory.checkDirectory(.forward),
-            journalDirectory: directory.journalDirectory(.forward))
+            mode: .incremental, throttle: configuration.check.throttle, stateDirectory: directory.checkDirectory(migration.direction),
+            journalDirectory: directory.journalDirectory(migration.direction))
         options.waitsForOthers = false
+        options.tables = tables
+        options.buildsOnWhole = true
         options.policies = policies
+        options.servedWrites = directory.servedWrites(migration.direction)
         options.memory = Int(clamping: configuration.check.memory)
         let check = try factory(link, options, migration.source, migration.target, logger, nil)
         let isStopping = state.withLock { state in

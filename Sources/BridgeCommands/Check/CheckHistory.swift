@@ -36,6 +36,23 @@ package struct CheckHistory: Sendable {
         return nil
     }
 
+    /// The newest report from which a gate for some tables can be judged: one of all of them, that is no sample; or a newer
+    /// one that found a difference in any of them, whatever it looked at.
+    /// - Parameters:
+    ///   - source: as reports name the database that was compared to.
+    ///   - tables: as that database names them.
+    package func newest(of migration: String, source: String, tables: [String]) throws(BridgeError) -> CheckReport? {
+        for identifier in try identifiers() {
+            // One that cannot be read may have said anything.
+            guard let report = entry(identifier).report else { return nil }
+            guard report.migration == migration, report.source == source else { continue }
+            let looked = Set(report.tables.map(\.source))
+            let differing = Set(report.tables.filter { $0.status == .inconsistent }.map(\.source))
+            if !differing.isDisjoint(with: tables) || report.mode != .sample && looked.isSuperset(of: tables) { return report }
+        }
+        return nil
+    }
+
     private func entry(_ identifier: String) -> Entry {
         let path = path(of: identifier)
         let report = FileManager.default.contents(atPath: path).flatMap { CheckReport.read($0) }

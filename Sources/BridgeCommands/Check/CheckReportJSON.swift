@@ -22,6 +22,7 @@ extension CheckReport {
             "source": .string(source),
             "target": .string(target),
             "fence_seconds": JSONValue(fenceSeconds),
+            "foreign_writes": JSONValue(foreignWrites),
             "soundness": .array(
                 soundness.map { obligation in
                     [

@@ -7,7 +7,7 @@ package enum CheckReportSchema {
           "title": "The report of bridge check",
           "description": "What bridge check --json prints and data_dir/checks keeps. A minor version of the format only adds keys: pass over those that you do not know. Times are RFC 3339 in UTC, durations seconds, ratios from 0 to 1; positions, hashes and values of keys are strings. What is not known is null.",
           "type": "object",
-          "required": ["format_version", "kind", "check_id", "migration", "mode", "background", "policies", "sample_seed", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "soundness", "progress", "validations", "tables", "errors"],
+          "required": ["format_version", "kind", "check_id", "migration", "mode", "background", "policies", "sample_seed", "verdict", "gate", "started_at", "completed_at", "source", "target", "fence_seconds", "foreign_writes", "soundness", "progress", "validations", "tables", "errors"],
           "properties": {
             "format_version": { "type": "string", "pattern": "^1\\.[0-9]+$" },
             "kind": { "const": "check" },
@@ -34,6 +34,7 @@ package enum CheckReportSchema {
             "source": { "type": "string" },
             "target": { "type": "string" },
             "fence_seconds": { "description": "How long the check under a fence would take now.", "type": ["number", "null"], "minimum": 0 },
+            "foreign_writes": { "description": "Writes to the target by others than bridge since the last full check began.", "type": ["integer", "null"], "minimum": 0 },
             "soundness": {
               "description": "What the verdict rests on, and whether it was found to hold.",
               "type": "array",

@@ -1,5 +1,6 @@
 import BridgeConsistency
 import BridgeCore
+import BridgeCutover
 import BridgeReplication
 import Foundation
 import Logging
@@ -13,6 +14,8 @@ final class CheckSession: Sendable {
         var mode = CheckReport.Mode.full
         /// As written; none for all tables.
         var tables: [String] = []
+        /// Whether what is known of all tables is gone on from, where only some are looked at.
+        var buildsOnWhole = false
         var repair = false
         var showValues = false
         var samples = 10
@@ -65,13 +68,17 @@ final class CheckSession: Sendable {
         let link = try await migration.open()
         let tables = try CheckSelection.tables(request.tables, in: link.description)
         try await requireSyncing(migration, link.description)
+        if request.repair { try await requireSource(migration) }
         let lock = try takeLock(directory, isRepair: request.repair)
         var options = CheckOptions(
             mode: request.mode, tables: tables, showValues: request.showValues, sampleLimit: request.samples,
             differencesFile: request.differencesFile, throttle: migration.configuration.check.throttle,
-            stateDirectory: directory.checkDirectory(.forward), journalDirectory: directory.journalDirectory(.forward),
+            stateDirectory: directory.checkDirectory(migration.direction),
+            journalDirectory: directory.journalDirectory(migration.direction),
             repair: request.repair)
         options.chunkRows = request.chunkRows
+        options.buildsOnWhole = request.buildsOnWhole
+        options.servedWrites = directory.servedWrites(migration.direction)
         options.policies = migration.configuration.check.equal.union(request.equal)
         options.memory = Int(clamping: migration.configuration.check.memory)
         options.sampleRows = request.sampleRows
@@ -80,6 +87,19 @@ final class CheckSession: Sendable {
         let check = try factory(
             link.description, options, migration.source, migration.target, logger, session?.applierAccess)
         return CheckSession(check: check, link: session, lock: lock, logger: logger)
+    }
+
+    /// A repair writes the source's rows over the target's: never where the application writes to the target.
+    private static func requireSource(_ migration: Migration) async throws(BridgeError) {
+        var sides: WritingSides?
+        if migration.direction == .forward {
+            sides = try await WritingSides.read(migration, try await migration.open().description)
+        }
+        guard sides != WritingSides(.source) else { return }
+        throw BridgeError(
+            .configurationInvalid,
+            "the application writes to the target, or a cutover is under way, so the source's rows are not what counts",
+            context: [.init(.migration, migration.configuration.migration)], hint: "bridge cutover status tells where each service writes")
     }
 
     private static func requireSyncing(_ migration: Migration, _ link: LinkDescription) async throws(BridgeError) {

@@ -97,8 +97,16 @@ struct CheckCommand: BridgeSubcommand {
         if history { return try await list(DataDirectory(configuration.dataDirectory), context) }
 
         signal(SIGPIPE, SIG_IGN)
-        let request = try request()
-        let migration = try Migration(configuration, registry: context.registry)
+        var request = try request()
+        let sides = try await writingSides(configuration, context.registry)
+        let isBack = sides == WritingSides(.target)
+        if let sides, !isBack, request.tables.isEmpty, let tables = sides.tables(.forward) {
+            // Services that have moved are another direction's, and a check of their own.
+            context.logger.notice("only the tables that the application writes on the source are checked")
+            request.tables = tables.map(\.description)
+            request.buildsOnWhole = request.mode == .incremental
+        }
+        let migration = try Migration(configuration, registry: context.registry, direction: isBack ? .reverse : .forward)
         let stopping = StopRequest(status: .interrupted, finishing: "chunk", logger: context.logger)
         SignalWatcher.shared.watch { stopping.request() }
         let runner = CheckProcedure(migration: migration, logger: context.logger)
@@ -109,6 +117,16 @@ struct CheckCommand: BridgeSubcommand {
         }
         if let error = outcome.error { throw error }
         return outcome.report.exitStatus
+    }
+
+    /// Where the application writes, which is what the other side is compared to; nil while that is not certain.
+    private func writingSides(
+        _ configuration: Configuration, _ registry: ConnectorRegistry
+    ) async throws(BridgeError) -> WritingSides? {
+        // Without a way back it writes nowhere else.
+        let folder = DataDirectory(configuration.dataDirectory).linkDirectory(.reverse)
+        guard FileManager.default.fileExists(atPath: folder) else { return nil }
+        return try await WritingSides.read(configuration, registry)
     }
 
     private func list(_ directory: DataDirectory, _ context: CommandContext) async throws(BridgeError) -> ExitStatus {

@@ -1,5 +1,6 @@
 package import BridgeConsistency
 package import BridgeCore
+package import BridgeCutover
 
 /// Everything that a command needs to know about a migration: `bridge.yaml`, with flags and environment laid over it.
 package struct Configuration: Sendable {
@@ -42,6 +43,17 @@ package struct Configuration: Sendable {
         package var maxPause: Duration = .seconds(2)
         /// When a switch may happen; nil for always.
         package var window: CutoverWindow?
+        /// For what comes before the pause, and behind the point of no return.
+        package var timeout: Duration = .seconds(60)
+        /// A transaction on the side that is left that has been open for longer shuts the gate.
+        package var maxTransactionAge: Duration = .seconds(5)
+        /// How long the application must have been on the target before `complete`.
+        package var soak: Duration = .zero
+        /// Where the routes are written to; nil for `routing.json` in the data directory. Absolute.
+        package var routingFile: String?
+        /// Shell commands by the moment at which they run.
+        package var hooks: [HookMoment: String] = [:]
+        package var hookTimeout: Duration = .seconds(10)
     }
 
     /// A value's place in the order flag > environment > file > default.
@@ -64,6 +76,9 @@ package struct Configuration: Sendable {
 
     /// The tables of all services, in the order of the file.
     package var mappings: [TableMapping] { services.flatMap(\.tables) }
+
+    /// Where the routes are written to. Absolute.
+    package var routingFile: String { cutover.routingFile ?? "\(dataDirectory)/routing.json" }
 
     package func origin(of key: String) -> Origin { origins[key] ?? .default }
 

@@ -47,6 +47,8 @@ package struct ConfigurationLoader: Sendable {
                 .configurationInvalid, "'source' and 'target' are the same database",
                 context: [.init(.file, parser.file)], hint: "correct 'target' in \(parser.file)")
         }
+        var cutover = parsed.cutover
+        cutover.routingFile = cutover.routingFile.map { absolute($0, in: directory) }
         var origins: [String: Configuration.Origin] = [:]
         for key in parsed.givenKeys { origins[key] = .file }
         if given.source != nil { origins["source"] = .environment }
@@ -56,7 +58,7 @@ package struct ConfigurationLoader: Sendable {
             migration: parsed.migration, source: parsed.source, target: parsed.target,
             dataDirectory: dataDirectory.map { absolute($0, in: workingDirectory) }
                 ?? absolute(parsed.dataDirectory ?? "./bridge-data", in: directory),
-            services: parsed.services, replication: parsed.replication, check: parsed.check, cutover: parsed.cutover,
+            services: parsed.services, replication: parsed.replication, check: parsed.check, cutover: cutover,
             file: path, origins: origins)
     }
 

@@ -1,5 +1,6 @@
 import BridgeConsistency
 import BridgeCore
+import BridgeCutover
 
 /// Turns the text of `bridge.yaml` into a ``Configuration``, by walking the document by hand so that every error names
 /// its key and line.
@@ -158,7 +159,8 @@ struct ConfigurationParser {
     }
 
     private func parseCutover(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
-        let keys = try value.mapping(known: ["max_lag", "max_pause", "window"])
+        let keys = try value.mapping(
+            known: ["max_lag", "max_pause", "window", "timeout", "max_transaction_age", "soak", "routing_file", "hooks"])
         parsed.givenKeys.formUnion(keys.keys.map { "cutover.\($0)" })
         if let value = keys["max_lag"] {
             parsed.cutover.maxLag = try positive(value)
@@ -171,6 +173,20 @@ struct ConfigurationParser {
                 try CutoverWindow(text)
             }
         }
+        if let value = keys["timeout"] { parsed.cutover.timeout = try positive(value) }
+        if let value = keys["max_transaction_age"] { parsed.cutover.maxTransactionAge = try positive(value) }
+        if let value = keys["soak"] { parsed.cutover.soak = try value.quantity(substitution, Quantity.duration) }
+        if let value = keys["routing_file"] { parsed.cutover.routingFile = try value.text(substitution) }
+        if let value = keys["hooks"] { try parseHooks(value, into: &parsed) }
+    }
+
+    private func parseHooks(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
+        let keys = try value.mapping(known: HookMoment.allCases.map(\.rawValue) + ["timeout"])
+        for moment in HookMoment.allCases {
+            guard let value = keys[moment.rawValue] else { continue }
+            parsed.cutover.hooks[moment] = try value.text(substitution)
+        }
+        if let value = keys["timeout"] { parsed.cutover.hookTimeout = try positive(value) }
     }
 
     private func positive(_ value: YAMLValue) throws(BridgeError) -> Duration {

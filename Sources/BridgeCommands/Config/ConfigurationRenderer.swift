@@ -43,6 +43,11 @@ package struct ConfigurationRenderer: Sendable {
             Setting(section: "cutover", name: "max_lag", value: .string(Quantity.text(cutover.maxLag))),
             Setting(section: "cutover", name: "max_pause", value: .string(Quantity.text(cutover.maxPause))),
             Setting(section: "cutover", name: "window", value: JSONValue(cutover.window?.text)),
+            Setting(section: "cutover", name: "timeout", value: .string(Quantity.text(cutover.timeout))),
+            Setting(
+                section: "cutover", name: "max_transaction_age", value: .string(Quantity.text(cutover.maxTransactionAge))),
+            Setting(section: "cutover", name: "soak", value: .string(Quantity.text(cutover.soak))),
+            Setting(section: "cutover", name: "routing_file", value: .string(configuration.routingFile)),
         ]
     }
 

@@ -1,13 +1,15 @@
+import BridgeConsistency
 package import BridgeCore
 import Foundation
 
 /// The layout of a migration's data directory.
 ///
 /// - `lock`: held by the one process that may write here; holds its process number.
-/// - `status.json`: what the last `run` wrote about itself.
+/// - `status.json`, `reverse/status.json`: what the last `run` wrote about each direction's link.
 /// - `checks/`: the reports of the last checks.
-/// - `forward/journal/`: the journal of the forward link.
-/// - `forward/check/`: what lets a check go on where the last one stopped.
+/// - `forward/journal/`, `reverse/journal/`: the journal of each direction's link.
+/// - `forward/served.json`, `reverse/served.json`: how far the application's own writes to that link's target go.
+/// - `forward/check/`, `reverse/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
     /// Absolute.
     package let path: String
@@ -16,6 +18,9 @@ package struct DataDirectory: Hashable, Sendable {
 
     package var lockFile: String { "\(path)/lock" }
     package var statusFile: String { "\(path)/status.json" }
+    package func reportFile(_ direction: LinkDescription.Direction) -> String {
+        direction == .forward ? statusFile : "\(linkDirectory(direction))/status.json"
+    }
     package var checksDirectory: String { "\(path)/checks" }
 
     package func linkDirectory(_ direction: LinkDescription.Direction) -> String { "\(path)/\(direction.rawValue)" }
@@ -24,6 +29,23 @@ package struct DataDirectory: Hashable, Sendable {
     }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"
+    }
+
+    /// How far the writes go that the application made to a link's target while it was served there.
+    private func servedWritesFile(_ direction: LinkDescription.Direction) -> WholeFile {
+        WholeFile(path: "\(linkDirectory(direction))/served.json", what: "the record of writes served", permissions: 0o600)
+    }
+
+    /// Blocks.
+    func keep(_ served: ServedWrites, _ direction: LinkDescription.Direction) throws(BridgeError) {
+        guard let text = try? JSONEncoder().encode(served) else { return }
+        try servedWritesFile(direction).write(String(decoding: text, as: UTF8.self))
+    }
+
+    /// Nil if there are none, or none that can be read: then all of them count as others'. Blocks.
+    func servedWrites(_ direction: LinkDescription.Direction) -> ServedWrites? {
+        guard let text = FileManager.default.contents(atPath: servedWritesFile(direction).path) else { return nil }
+        return try? JSONDecoder().decode(ServedWrites.self, from: text)
     }
 
     /// Removes what a start that failed before it had a journal left here.

@@ -1,7 +1,7 @@
 package import BridgeCore
 import Foundation
 
-/// What a run says about itself twice a second, in `status.json`: rates and progress that no database knows.
+/// What a run says about one of its links twice a second, in that link's `status.json`: rates and progress that no database knows.
 package struct RunReport: Codable, Hashable, Sendable {
     package struct Table: Codable, Hashable, Sendable {
         package var name: String
@@ -18,7 +18,11 @@ package struct RunReport: Codable, Hashable, Sendable {
         }
     }
 
-    package enum State: String, Codable, Sendable { case running, stopped, failed }
+    package enum State: String, Codable, Sendable {
+        case running, stopped
+        /// It ended with an error. If its process is alive, the link is tried again.
+        case failed
+    }
 
     package static let currentVersion = 1
 
@@ -36,6 +40,10 @@ package struct RunReport: Codable, Hashable, Sendable {
     package var activity = ""
     /// The source tables' full names in the order of the configuration, as ``TableName/written``.
     package var sources: [String] = []
+    /// The target tables' likewise.
+    package var targets: [String]?
+    /// Whether the link's source delivers now.
+    package var isCapturing: Bool?
     package var tables: [Table] = []
     /// Positions in their stored form.
     package var capturedPosition: String?
@@ -50,11 +58,13 @@ package struct RunReport: Codable, Hashable, Sendable {
     package var transactionsApplied: Int64 = 0
     package var journalBytes: Int64?
     package var copyRowsPerSecond: Double?
-    package var copyETASeconds: Double?
+    package var copyEtaSeconds: Double?
     /// What a running link waits for.
     package var trouble: String?
     /// Why a failed run ended.
     package var error: String?
+    /// When a failed link is tried again, in microseconds since 1970; nil if it is not.
+    package var retryAt: Int64?
 
     package init(
         migration: String, direction: String, process: Int32, startedAt: Int64, updatedAt: Int64, state: State,
@@ -75,23 +85,38 @@ package struct RunReport: Codable, Hashable, Sendable {
         let encoder = JSONEncoder()
         encoder.keyEncodingStrategy = .convertToSnakeCase
         encoder.outputFormatting = [.sortedKeys]
+        let file = Self.file(direction, directory)
         do {
-            try encoder.encode(self).write(to: URL(fileURLWithPath: directory.statusFile), options: .atomic)
+            try FileManager.default.createDirectory(
+                atPath: (file as NSString).deletingLastPathComponent, withIntermediateDirectories: true,
+                attributes: [.posixPermissions: 0o700])
+            try encoder.encode(self).write(to: URL(fileURLWithPath: file), options: .atomic)
         } catch {
             let isFull = (error as? CocoaError)?.code == .fileWriteOutOfSpace
             throw BridgeError(
                 isFull ? .diskFull : .inputOutput, "the status file cannot be written",
-                context: [.init(.file, directory.statusFile)])
+                context: [.init(.file, file)])
         }
     }
 
-    /// The last report; nil if there is none, or one that this version cannot read.
-    package static func read(from directory: DataDirectory) -> RunReport? {
-        guard let data = FileManager.default.contents(atPath: directory.statusFile) else { return nil }
+    private static func file(_ direction: String, _ directory: DataDirectory) -> String {
+        directory.reportFile(LinkDescription.Direction(rawValue: direction) ?? .forward)
+    }
+
+    /// The link is gone, and with it what was said about it.
+    package static func remove(_ direction: LinkDescription.Direction, from directory: DataDirectory) {
+        try? FileManager.default.removeItem(atPath: directory.reportFile(direction))
+    }
+
+    /// The last report about a direction's link; nil if there is none, or one that this version cannot read.
+    package static func read(
+        from directory: DataDirectory, direction: LinkDescription.Direction = .forward
+    ) -> RunReport? {
+        guard let data = FileManager.default.contents(atPath: directory.reportFile(direction)) else { return nil }
         let decoder = JSONDecoder()
         decoder.keyDecodingStrategy = .convertFromSnakeCase
         guard let report = try? decoder.decode(RunReport.self, from: data),
-            report.formatVersion == currentVersion
+            report.formatVersion == currentVersion, report.direction == direction.rawValue
         else { return nil }
         return report
     }

@@ -1,20 +1,45 @@
 import BridgeCore
+import BridgeReplication
 
-/// A configured migration with its two connectors.
+/// A configured migration with the two connectors of one of its directions.
 struct Migration: Sendable {
     let configuration: Configuration
+    let registry: ConnectorRegistry
+    let direction: LinkDescription.Direction
+    /// Where the changes of this direction come from: on the way back, the migration's target.
     let source: any SourceConnector
+    /// Where they go to: on the way back, the migration's source.
     let target: any TargetConnector
 
-    init(_ configuration: Configuration, registry: ConnectorRegistry) throws(BridgeError) {
+    init(
+        _ configuration: Configuration, registry: ConnectorRegistry, direction: LinkDescription.Direction = .forward
+    ) throws(BridgeError) {
         self.configuration = configuration
-        source = try registry.source(configuration.source)
-        target = try registry.target(configuration.target)
+        self.registry = registry
+        self.direction = direction
+        let isForward = direction == .forward
+        source = try registry.source(isForward ? configuration.source : configuration.target)
+        target = try registry.target(isForward ? configuration.target : configuration.source)
+    }
+
+    /// The other direction, with connectors of its own.
+    func reversed() throws(BridgeError) -> Migration {
+        try Migration(configuration, registry: registry, direction: direction == .forward ? .reverse : .forward)
     }
 
     var directory: DataDirectory { DataDirectory(configuration.dataDirectory) }
 
-    /// The forward link with the tables' full names, and the tables as the source describes them.
+    /// How the direction's link is run: by `LinkRunner`, or, before that, by `ReversePreparation`.
+    /// - Parameter mayBegin: whether a link that is not there is begun.
+    func linkConfiguration(_ link: Link, mayBegin: Bool = true) -> LinkConfiguration {
+        let replication = configuration.replication
+        return LinkConfiguration(
+            link: link.description, journalDirectory: directory.journalDirectory(direction),
+            batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
+            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin)
+    }
+
+    /// The direction's link with the tables' full names, and the tables as its source describes them.
     struct Link: Sendable {
         var description: LinkDescription
         var sources: [TableSchema]
@@ -24,6 +49,7 @@ struct Migration: Sendable {
     func open() async throws(BridgeError) -> Link {
         try await source.connect()
         try await target.connect()
+        guard direction == .forward else { return try await resolveReverse() }
         var link = try await resolveSource()
         try await resolveTarget(&link.description)
         return link
@@ -60,6 +86,31 @@ struct Migration: Sendable {
         for (index, schema) in Self.match(wanted, try await target.describeTables(wanted)).enumerated() {
             if let schema { link.mappings[index].target = schema.name }
         }
+    }
+
+    /// The way back, from the same names. Its source is the migration's target.
+    private func resolveReverse() async throws(BridgeError) -> Link {
+        var forward = configuration.link()
+        var tables: (sources: [TableSchema], targets: [TableSchema]) = ([], [])
+        let sources = forward.mappings.map(\.source), targets = forward.mappings.map(\.target)
+        for (index, found) in Self.match(sources, try await target.describeTables(sources)).enumerated() {
+            guard let found else { throw Self.missing(sources[index], on: target) }
+            forward.mappings[index].source = found.name
+            tables.sources.append(found)
+        }
+        for (index, found) in Self.match(targets, try await source.describeTables(targets)).enumerated() {
+            guard let found else { throw Self.missing(targets[index], on: source) }
+            forward.mappings[index].target = found.name
+            tables.targets.append(found)
+        }
+        return Link(
+            description: forward.reversed(sources: tables.sources, targets: tables.targets), sources: tables.targets)
+    }
+
+    private static func missing(_ name: TableName, on database: any Connector) -> BridgeError {
+        BridgeError(
+            .tableMissing, "a table of the migration is not there",
+            context: [.init(.table, name.description), .init(.server, database.displayName)])
     }
 
     /// Puts what a connector found, which comes in order but without what is missing, beside what was asked for.

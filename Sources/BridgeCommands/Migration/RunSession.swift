@@ -3,49 +3,43 @@ import BridgeCore
 import BridgeReplication
 import Foundation
 import Logging
-import Synchronization
 
-/// One run of a migration's forward link, with the report that it leaves in the data directory.
+/// One run of a link, in either direction, with the report that it leaves in the data directory.
 final class RunSession: Sendable {
     private let runner: LinkRunner
     private let reporter: RunReporter
-    private let checks: BackgroundChecks?
 
-    private init(runner: LinkRunner, reporter: RunReporter, checks: BackgroundChecks?) {
+    private init(runner: LinkRunner, reporter: RunReporter) {
         self.runner = runner
         self.reporter = reporter
-        self.checks = checks
     }
 
     /// Connects both ends, finds the tables and checks the configuration against them.
-    /// - Parameter checks: what is checked meanwhile; nil for nothing.
+    /// - Parameter mayBegin: whether a link that is not there is begun.
     /// - Throws: whatever makes the run impossible, before anything is made.
     static func prepare(
-        _ migration: Migration, checks: BackgroundChecks? = nil, logger: Logger
+        _ migration: Migration, mayBegin: Bool = true, logger: Logger
     ) async throws(BridgeError) -> RunSession {
-        try prepare(migration, link: try await migration.open(), checks: checks, logger: logger)
+        try prepare(migration, link: try await migration.open(), mayBegin: mayBegin, logger: logger)
     }
 
     /// The same for a link whose ends are connected and whose tables were found.
     static func prepare(
-        _ migration: Migration, link: Migration.Link, checks: BackgroundChecks? = nil, logger: Logger
+        _ migration: Migration, link: Migration.Link, mayBegin: Bool = true, logger: Logger
     ) throws(BridgeError) -> RunSession {
-        let configuration = migration.configuration
-        for finding in ConfigurationChecks.findings(configuration, sources: link.sources) {
-            guard finding.severity == .warning else { throw finding.error }
-            logger.warning("\(finding.what); \(finding.why)")
+        // What the file says is said of the way forward; whoever made the way back has looked at it.
+        if migration.direction == .forward {
+            for finding in ConfigurationChecks.findings(migration.configuration, sources: link.sources) {
+                guard finding.severity == .warning else { throw finding.error }
+                logger.warning("\(finding.what); \(finding.why)")
+            }
         }
-        let replication = configuration.replication
         let runner = LinkRunner(
-            configuration: LinkConfiguration(
-                link: link.description, journalDirectory: migration.directory.journalDirectory(.forward),
-                batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
-                journalBudget: replication.journalBudget, journalKeep: replication.journalKeep),
-            source: migration.source, target: migration.target, logger: logger)
+            configuration: migration.linkConfiguration(link, mayBegin: mayBegin), source: migration.source,
+            target: migration.target, logger: logger)
         return RunSession(
             runner: runner,
-            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger),
-            checks: checks)
+            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger))
     }
 
     var progress: LinkProgress { runner.progress }
@@ -57,12 +51,9 @@ final class RunSession: Sendable {
     }
 
     /// Asks for a graceful stop. From any thread.
-    func stop() {
-        checks?.stop()
-        runner.stop()
-    }
+    func stop() { runner.stop() }
 
-    /// Runs to the end; calls `observe` twice a second with how it goes.
+    /// Runs to the end; calls `observe` twice a second with how it goes, and at once when it turns.
     func run(
         untilCaughtUp: Bool, observe: @escaping @Sendable (RunReport) -> Void
     ) async -> Result<Bool, BridgeError> {
@@ -70,20 +61,17 @@ final class RunSession: Sendable {
         let reporter = reporter
         let watching = Task {
             while !Task.isCancelled {
-                observe(await reporter.report(runner.progress, state: .running))
-                try? await Task.sleep(for: .milliseconds(500))
+                let progress = runner.progress
+                observe(await reporter.report(progress, state: .running))
+                for _ in 0..<10 where !Task.isCancelled && !Self.turned(runner.progress, progress) {
+                    try? await Task.sleep(for: .milliseconds(50))
+                }
             }
-        }
-        let checks = checks
-        let checking = checks.map { checks in
-            Task { await checks.run { runner.progress.activity == .streaming } }
         }
         let result: Result<Bool, BridgeError>
         do throws(BridgeError) { result = .success(try await runner.run(untilCaughtUp: untilCaughtUp)) } catch {
             result = .failure(error)
         }
-        await checks?.end()
-        checking?.cancel()
         watching.cancel()
         await watching.value
         switch result {
@@ -93,17 +81,9 @@ final class RunSession: Sendable {
         return result
     }
 
-    /// What the run did, for `run --json`.
-    func summary(hasCaughtUp: Bool) -> JSONValue {
-        let progress = runner.progress
-        return [
-            "format_version": 1, "phase": .string(progress.phase.rawValue), "caught_up": .bool(hasCaughtUp),
-            "rows_copied": .integer(progress.tables.reduce(0) { $0 + $1.rowsDone }),
-            "rows_applied": .integer(progress.rowsApplied),
-            "transactions_applied": .integer(progress.transactionsApplied),
-            "applied_position": .string(progress.applied.storedForm),
-            "reconnects": .integer(Int64(progress.reconnects)),
-        ]
+    /// Whether something changed that somebody may wait for.
+    private static func turned(_ now: LinkProgress, _ before: LinkProgress) -> Bool {
+        now.activity != before.activity || now.isCapturing != before.isCapturing
     }
 }
 
@@ -134,6 +114,8 @@ actor RunReporter {
             phase: progress.phase.rawValue)
         report.activity = progress.activity.rawValue
         report.sources = link.mappings.map(\.source.written)
+        report.targets = link.mappings.map(\.target.written)
+        report.isCapturing = progress.isCapturing
         report.tables = progress.tables.map {
             .init(
                 name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated,
@@ -147,7 +129,7 @@ actor RunReporter {
         report.rowsPerSecond = progress.rowsPerSecond
         report.transactionsPerSecond = progress.transactionsPerSecond
         report.copyRowsPerSecond = progress.copyRowsPerSecond
-        report.copyETASeconds = progress.copyRemainingSeconds
+        report.copyEtaSeconds = progress.copyRemainingSeconds
         report.rowsApplied = progress.rowsApplied
         report.transactionsApplied = progress.transactionsApplied
         report.journalBytes = progress.journalBytes

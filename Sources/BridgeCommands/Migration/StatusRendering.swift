@@ -3,35 +3,14 @@ import BridgeCore
 extension MigrationStatus {
     /// The object that `status --json` prints. Fields may be added; none goes.
     var json: JSONValue {
-        let running = isRunning ? report : nil
+        let running = forward.isRunning ? forward.report : nil
         return [
             "format_version": 1,
             "migration": .string(migration),
             "phase": .string(phase),
             "source": Self.json(source),
             "target": Self.json(target),
-            "links": [
-                [
-                    "direction": .string(link.direction.rawValue),
-                    "state": .string(linkState),
-                    "process": JSONValue(running.map { Int64($0.process) }),
-                    "captured_position": JSONValue(capturedPosition.map(describe)),
-                    "journaled_position": JSONValue(journaledPosition.map(describe)),
-                    "applied_position": JSONValue(appliedPosition.map(describe)),
-                    "source_position": JSONValue(health.map { describe($0.current) }),
-                    "acknowledged_position": JSONValue(health?.acknowledged.map(describe)),
-                    "lag_bytes": JSONValue(appliedPosition == nil ? nil : health?.lagBytes),
-                    "lag_seconds": JSONValue(lagSeconds),
-                    "rows_per_second": JSONValue(running?.rowsPerSecond),
-                    "transactions_per_second": JSONValue(running?.transactionsPerSecond),
-                    "rows_applied": JSONValue(running?.rowsApplied),
-                    "transactions_applied": JSONValue(running?.transactionsApplied),
-                    "journal_bytes": JSONValue(journalBytes),
-                    "slot_retained_bytes": JSONValue(health?.retainedBytes),
-                    "trouble": JSONValue(running?.trouble),
-                    "error": JSONValue(runState == .failed ? report?.error : nil),
-                ]
-            ],
+            "links": .array(links.map(\.json)),
             "copy": [
                 "tables": .array(
                     tables.map { table in
@@ -41,7 +20,7 @@ extension MigrationStatus {
                         ]
                     }),
                 "rows_per_second": JSONValue(running?.activity == "copying" ? running?.copyRowsPerSecond : nil),
-                "eta_seconds": JSONValue(running?.copyETASeconds),
+                "eta_seconds": JSONValue(running?.copyEtaSeconds),
             ],
             "last_check": lastCheck?.json(at: .now) ?? .null,
             "gates": [],
@@ -67,12 +46,9 @@ extension MigrationStatus {
         }
         lines.append("")
         lines += linkTable(style)
-        if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  waiting: \(trouble)")) }
-        if runState == .failed, let error = report?.error { lines.append(style.red("  the last run failed: \(error)")) }
-        if let journalError { lines.append(style.red("  journal: \(ErrorRenderer.headline(journalError))")) }
-        lines += footing()
+        for link in links { lines += link.notes(style) }
         if let lastCheck { lines.append(lastCheck.line(style, at: .now)) }
-        if phase != "syncing", state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
+        if phase != "syncing", forward.state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
         if !nextSteps.isEmpty { lines += ["", style.cyan("next:") + " " + nextSteps.joined(separator: "; ")] }
         return lines
     }
@@ -82,27 +58,8 @@ extension MigrationStatus {
             ("link", .left), ("state", .left), ("captured", .left), ("journaled", .left), ("applied", .left),
             ("lag", .left), ("rows/s", .right), ("tx/s", .right),
         ])
-        let running = isRunning ? report : nil
-        let lag = [
-            (appliedPosition == nil ? nil : health?.lagBytes).map(Numbers.bytes),
-            lagSeconds.map { Numbers.duration(seconds: $0) },
-        ].compactMap { $0 }
-        table.append([
-            link.direction.rawValue, linkState, capturedPosition.map(describe) ?? "–",
-            journaledPosition.map(describe) ?? "–", appliedPosition.map(describe) ?? "–",
-            lag.isEmpty ? "–" : lag.joined(separator: ", "), running?.rowsPerSecond.map(Numbers.rate) ?? "–",
-            running?.transactionsPerSecond.map(Numbers.rate) ?? "–",
-        ])
+        for link in links { table.append(link.cells) }
         return table.lines(style: style, indentation: "  ")
-    }
-
-    private func footing() -> [String] {
-        var parts: [String] = []
-        if let bytes = journalBytes, let segments = journalSegments {
-            parts.append("journal \(Numbers.bytes(bytes)) in \(segments) segment\(segments == 1 ? "" : "s")")
-        }
-        if let retained = health?.retainedBytes { parts.append("the source keeps \(Numbers.bytes(retained)) of log") }
-        return parts.isEmpty ? [] : ["  " + parts.joined(separator: "; ")]
     }
 
     private func copyTable(_ style: Style) -> [String] {
@@ -113,5 +70,66 @@ extension MigrationStatus {
             ])
         }
         return table.lines(style: style, indentation: "  ")
+    }
+}
+
+extension LinkStatus {
+    var json: JSONValue {
+        let running = isRunning ? report : nil
+        return [
+            "direction": .string(link.direction.rawValue),
+            "state": .string(linkState),
+            "process": JSONValue(isRunning || hasProcess ? report.map { Int64($0.process) } : nil),
+            "captured_position": JSONValue(capturedPosition.map(describe)),
+            "journaled_position": JSONValue(journaledPosition.map(describe)),
+            "applied_position": JSONValue(appliedPosition.map(describe)),
+            "source_position": JSONValue(health.map { describe($0.current) }),
+            "acknowledged_position": JSONValue(health?.acknowledged.map(describe)),
+            "lag_bytes": JSONValue(appliedPosition == nil ? nil : health?.lagBytes),
+            "lag_seconds": JSONValue(lagSeconds),
+            "rows_per_second": JSONValue(running?.rowsPerSecond),
+            "transactions_per_second": JSONValue(running?.transactionsPerSecond),
+            "rows_applied": JSONValue(running?.rowsApplied),
+            "transactions_applied": JSONValue(running?.transactionsApplied),
+            "journal_bytes": JSONValue(journalBytes),
+            "slot_retained_bytes": JSONValue(health?.retainedBytes),
+            "trouble": JSONValue(running?.trouble),
+            "error": JSONValue(runState == .failed ? report?.error : nil),
+            "retried_at": JSONValue(
+                runState == .failed && hasProcess ? report?.retryAt.map { Timestamp(microseconds: $0).rfc3339 } : nil),
+        ]
+    }
+
+    /// A line of the table of links.
+    fileprivate var cells: [String] {
+        let running = isRunning ? report : nil
+        let lag = [
+            (appliedPosition == nil ? nil : health?.lagBytes).map(Numbers.bytes),
+            lagSeconds.map { Numbers.duration(seconds: $0) },
+        ].compactMap { $0 }
+        return [
+            link.direction.rawValue, linkState, capturedPosition.map(describe) ?? "–",
+            journaledPosition.map(describe) ?? "–", appliedPosition.map(describe) ?? "–",
+            lag.isEmpty ? "–" : lag.joined(separator: ", "), running?.rowsPerSecond.map(Numbers.rate) ?? "–",
+            running?.transactionsPerSecond.map(Numbers.rate) ?? "–",
+        ]
+    }
+
+    /// What stands below the table: trouble first.
+    fileprivate func notes(_ style: Style) -> [String] {
+        let name = link.direction == .forward ? "" : "reverse: "
+        var lines: [String] = []
+        if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  \(name)waiting: \(trouble)")) }
+        if let failure { lines.append(style.red("  \(name)\(failure)")) }
+        if let journalError { lines.append(style.red("  \(name)journal: \(ErrorRenderer.headline(journalError))")) }
+        var parts: [String] = []
+        if let bytes = journalBytes, let segments = journalSegments {
+            parts.append("journal \(Numbers.bytes(bytes)) in \(segments) segment\(segments == 1 ? "" : "s")")
+        }
+        if let retained = health?.retainedBytes {
+            parts.append("the \(link.direction == .forward ? "source" : "target") keeps \(Numbers.bytes(retained)) of log")
+        }
+        if !parts.isEmpty { lines.append("  \(name)" + parts.joined(separator: "; ")) }
+        return lines
     }
 }

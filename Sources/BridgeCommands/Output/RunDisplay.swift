@@ -5,8 +5,10 @@ import Synchronization
 /// Shows how a run goes: a progress line where stderr is a terminal, else a log line now and then.
 final class RunDisplay: Sendable {
     private struct State {
-        var lastLogged: ContinuousClock.Instant?
-        var lastActivity = ""
+        var lastLogged: [String: ContinuousClock.Instant] = [:]
+        var lastActivity: [String: String] = [:]
+        /// What each link said last, the way forward first.
+        var lines: [String: String] = [:]
     }
     private let state = Mutex(State())
     private let style: Style
@@ -21,20 +23,32 @@ final class RunDisplay: Sendable {
     }
 
     func show(_ report: RunReport) {
+        let direction = report.direction
         if Console.shared.isInteractive {
-            Console.shared.progress(Self.line(report))
+            let lines = state.withLock { state in
+                state.lines[direction] = report.state == .running ? Self.labelled(report) : nil
+                return state.lines.sorted { $0.key < $1.key }.map(\.value)
+            }
+            Console.shared.progress(lines.joined(separator: "  |  "))
             return
         }
         let isDue = state.withLock { state in
             let now = ContinuousClock.now
-            let isDue = state.lastActivity != report.activity || (state.lastLogged.map { now - $0 >= interval } ?? true)
+            let isDue =
+                state.lastActivity[direction] != report.activity
+                || (state.lastLogged[direction].map { now - $0 >= interval } ?? true)
             if isDue {
-                state.lastLogged = now
-                state.lastActivity = report.activity
+                state.lastLogged[direction] = now
+                state.lastActivity[direction] = report.activity
             }
             return isDue
         }
-        if isDue { logger.info("\(Self.line(report))") }
+        if isDue { logger.info("\(Self.labelled(report))") }
+    }
+
+    /// The way forward needs no name where it is alone.
+    private static func labelled(_ report: RunReport) -> String {
+        report.direction == LinkDirection.forward.rawValue ? line(report) : "\(report.direction): \(line(report))"
     }
 
     func finish() { Console.shared.progress("") }
@@ -70,7 +84,7 @@ final class RunDisplay: Sendable {
         parts.append("\(Numbers.grouped(done)) rows")
         parts.append("\(finished) of \(report.tables.count) tables")
         parts.append("\(Numbers.rate(report.copyRowsPerSecond ?? 0)) rows/s")
-        if let left = report.copyETASeconds { parts.append("\(Numbers.duration(seconds: left)) left") }
+        if let left = report.copyEtaSeconds { parts.append("\(Numbers.duration(seconds: left)) left") }
         return parts.joined(separator: "  ")
     }
 

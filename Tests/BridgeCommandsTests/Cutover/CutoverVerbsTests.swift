@@ -1,0 +1,139 @@
+import BridgeConformance
+import BridgeCore
+import BridgeTestEngines
+import BridgeTestSupport
+import Foundation
+import Testing
+
+@testable import BridgeCommands
+
+/// The verbs as an operator types them, between real databases.
+@Suite("Verbs of a cutover", .serialized)
+struct CutoverVerbsTests {
+    @Test("C13 C23 there, back and there again loses no write, and leaves nothing in the end", arguments: Pair.all)
+    func whole(_ pair: Pair) async throws {
+        let place = try await LinkPlace(pair)
+        try await begin(place)
+        try await succeed(place, "switch-reads")
+        let rehearsal = try await succeed(place, "rehearse")
+        #expect(rehearsal["phase"] as? String == "reads_switched")
+        #expect(rehearsal["pause_ms"] as? Double ?? -1 > 0)
+        try await place.source.execute(LinkPlace.insert(60))
+        try await succeed(place, "switch-writes")
+        await #expect(throws: (any Error).self) { try await place.source.execute(LinkPlace.insert(61)) }
+        try await place.target.execute(LinkPlace.insert(61))
+        try await succeed(place, "rollback")
+        await #expect(throws: (any Error).self) { try await place.target.execute(LinkPlace.insert(62)) }
+        try await place.source.execute(LinkPlace.insert(62))
+        try await succeed(place, "switch-writes")
+        try await place.target.execute(LinkPlace.insert(63))
+        let end = try await succeed(place, "complete")
+        #expect(end["phase"] as? String == "completed")
+        #expect(try await place.source.rows(.accounts) == place.target.rows(.accounts))
+        #expect(try await place.target.rows(.accounts).count == 6)
+        try await expectNothing(place)
+        for database in [place.source, place.target] { try await database.execute(LinkPlace.insert(64)) }
+    }
+
+    @Test("C23 cancelled from any phase, the source serves on and nothing is left", arguments: Pair.all, ["", "switch-reads", "switch-writes"])
+    func cancelled(_ pair: Pair, _ last: String) async throws {
+        let place = try await LinkPlace(pair)
+        try await begin(place)
+        for verb in ["switch-reads", "switch-writes"].prefix(last.isEmpty ? 0 : last == "switch-reads" ? 1 : 2) {
+            try await succeed(place, verb)
+        }
+        if last == "switch-writes" { try await place.target.execute(LinkPlace.insert(60)) }
+        try await succeed(place, "cancel")
+        #expect(try await place.source.rows(.accounts).count == (last == "switch-writes" ? 3 : 2))
+        #expect(try await place.source.rows(.accounts) == place.target.rows(.accounts))
+        try await expectNothing(place)
+        for database in [place.source, place.target] { try await database.execute(LinkPlace.insert(64)) }
+    }
+
+    @Test("C9 C13 services switch and go back each by itself, and no write of either is lost", arguments: Pair.all)
+    func services(_ pair: Pair) async throws {
+        let place = try await LinkPlace(pair, twoServices: true)
+        func item(_ number: Int) -> String { "INSERT INTO items VALUES (\(number), 'n', NULL, NULL);" }
+        try await begin(place)
+        let run = try place.start()
+        try await place.waitUntilStreaming(.forward, process: run)
+        try await succeed(place, "switch-reads")
+        try await succeed(place, "switch-writes", "--service", "first")
+        try await place.target.execute(LinkPlace.insert(60))
+        try await place.source.execute(item(1))
+        await #expect(throws: (any Error).self) { try await place.source.execute(LinkPlace.insert(61)) }
+        await #expect(throws: (any Error).self) { try await place.target.execute(item(2)) }
+        #expect(try await place.run("check", "--mode", "full").status == 0)
+        try await succeed(place, "rollback", "--service", "first")
+        try await place.source.execute(LinkPlace.insert(61))
+        try await succeed(place, "switch-writes", "--service", "first")
+        try await succeed(place, "switch-writes", "--service", "second")
+        try await place.target.execute(item(2))
+        #expect(try await place.run("check").status == 0)
+        let repair = try await place.run("check", "--repair")
+        #expect(repair.status != 0)
+        try await succeed(place, "rollback", "--service", "second")
+        try await place.source.execute(item(3))
+        try await place.target.execute(LinkPlace.insert(62))
+        let end = try await succeed(place, "cancel")
+        #expect(end["phase"] as? String == "cancelled")
+        #expect(await run.wait().status == 0)
+        #expect(try await place.source.rows(.accounts) == place.target.rows(.accounts))
+        #expect(try await place.source.rows(.items) == place.target.rows(.items))
+        #expect(try await place.source.rows(.accounts).count == 5)
+        #expect(try await place.source.rows(.items).count == 3)
+        try await expectNothing(place)
+    }
+
+    @Test("C16 a dry run and a look change nothing, and keep nobody from the data directory", arguments: Pair.all)
+    func dryRun(_ pair: Pair) async throws {
+        let links = try await LinkPlace(pair)
+        try await begin(links)
+        let place = CutoverPlace(links: links)
+        let before = try await place.dump()
+        for verb in ["switch-reads", "switch-writes", "rehearse", "rollback", "complete", "cancel", "resume"] {
+            let report = try await place.verb(verb, "--dry-run")
+            #expect((report["steps"] as? [Any])?.isEmpty == (verb == "resume"), "\(verb)")
+        }
+        try await place.verb("status")
+        #expect(try await place.dump() == before)
+    }
+
+    @Test("C8 a shut gate stops a switch with 1, and is passed by a reason that the ledger keeps", arguments: [Pair.all[0]])
+    func gates(_ pair: Pair) async throws {
+        let links = try await LinkPlace(pair)
+        #expect(try await links.run("run", "--until-caught-up").status == 0)
+        let place = CutoverPlace(links: links)
+        let shut = try await place.verb("switch-reads", status: 1)
+        #expect((shut["reason"] as? String)?.contains("check") == true)
+        #expect(try await place.start(["switch-reads", "--override", "check"]).wait().status == 64)
+        try await place.verb("switch-reads", "--override", "check", "--reason", "tried elsewhere")
+        #expect(try await place.phase() == "reads_switched")
+        try await place.verb("switch-writes", status: 1)
+        try await place.verb("cancel")
+        #expect(try links.folder.read("data/cutover.json").contains("tried elsewhere"))
+    }
+
+    private func begin(_ place: LinkPlace) async throws {
+        #expect(try await place.run("run", "--until-caught-up").status == 0)
+        #expect(try await place.run("check").status == 0)
+    }
+
+    @discardableResult
+    private func succeed(_ place: LinkPlace, _ verb: String, _ options: String...) async throws -> [String: Any] {
+        let outcome = try await Executable.run(
+            ["cutover", verb] + options + ["--json", "--config", place.folder.path("bridge.yaml")])
+        #expect(outcome.status == 0, "\(verb): \(outcome.output)\(outcome.errors)")
+        let report = try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any]
+        #expect(report?["succeeded"] as? Bool == true)
+        return try #require(report)
+    }
+
+    private func expectNothing(_ place: LinkPlace) async throws {
+        #expect(try await place.source.traces().isEmpty)
+        #expect(try await place.target.traces().isEmpty)
+        for direction in [LinkDirection.forward, .reverse] {
+            #expect(!FileManager.default.fileExists(atPath: place.directory.linkDirectory(direction)))
+        }
+    }
+}

@@ -1,0 +1,154 @@
+import BridgeCore
+import Testing
+
+@testable import BridgeCommands
+
+private func origin(_ number: UInt64) -> CaptureOrigin { CaptureOrigin(identity: ["n": "\(number)"], position: Position(commit: number)) }
+
+private func seen(_ forward: LinkRecords.Sight, _ reverse: LinkRecords.Sight) -> LinkCourse.Event {
+    .looked(LinkRecords(forward: forward, reverse: reverse))
+}
+
+private let broken = BridgeError(.slotMissing, "the slot is gone")
+
+/// Actions as short words.
+private func words(_ actions: [LinkCourse.Action]) -> [String] {
+    actions.map { action in
+        switch action {
+        case .start(let direction, let mayBegin): "start \(direction)\(mayBegin ? " anew" : "")"
+        case .stop(let direction): "stop \(direction)"
+        case .look: "look"
+        case .retry(let direction, let pause, _): "retry \(direction) in \(pause.components.seconds)"
+        case .gone(let direction): "gone \(direction)"
+        case .forget: "forget"
+        case .finish(.success(let ending)): "finish \(ending)"
+        case .finish(.failure(let error)): "fail \(error.code.rawValue)"
+        }
+    }
+}
+
+@Suite("Which links are run")
+struct LinkCourseTests {
+    private func course(_ change: (inout LinkCourse.Policy) -> Void = { _ in }, after events: [LinkCourse.Event] = []) -> LinkCourse {
+        var policy = LinkCourse.Policy()
+        change(&policy)
+        var course = LinkCourse(policy)
+        for event in events { _ = course.handle(event) }
+        return course
+    }
+
+    private var both: [LinkCourse.Event] { [seen(.present(origin(1)), .present(origin(2)))] }
+
+    @Test("C12 the way back starts when its records appear, ends when they are gone, and starts again with new ones")
+    func follows() {
+        var course = course()
+        #expect(words(course.handle(seen(.absent, .absent))) == ["forget", "start forward anew"])
+        #expect(words(course.handle(seen(.present(origin(1)), .absent))).isEmpty)
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(2))))) == ["start reverse"])
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(2))))).isEmpty)
+        #expect(words(course.handle(seen(.present(origin(1)), .unknown))).isEmpty)
+        #expect(words(course.handle(seen(.present(origin(1)), .absent))) == ["stop reverse"])
+        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["gone reverse"])
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(3))))) == ["start reverse"])
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4))))) == ["stop reverse"])
+        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["look"])
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4))))) == ["start reverse"])
+    }
+
+    @Test("C23 the run is over when no records are left on either side, and only then")
+    func over() {
+        var course = course(after: both)
+        #expect(words(course.handle(seen(.absent, .present(origin(2))))) == ["stop forward"])
+        #expect(words(course.handle(.ended(.forward, .success(false), ranWell: true))) == ["gone forward"])
+        #expect(words(course.handle(seen(.absent, .present(origin(2))))).isEmpty)
+        #expect(words(course.handle(seen(.absent, .absent))) == ["stop reverse"])
+        #expect(words(course.handle(.ended(.reverse, .failure(broken), ranWell: true))) == ["gone reverse", "finish over"])
+    }
+
+    @Test("C23 an applier that finds its records gone before anybody looked ends the run as well")
+    func overByError() {
+        var course = course(after: [seen(.present(origin(1)), .absent)])
+        #expect(words(course.handle(.ended(.forward, .failure(BridgeError(.checkpointForeign, "gone")), ranWell: true))) == ["look"])
+        #expect(words(course.handle(seen(.absent, .absent))) == ["gone forward", "finish over"])
+    }
+
+    @Test("the way forward alone ends the run when it fails; what does not answer changes nothing")
+    func alone() {
+        for event in [seen(.present(origin(1)), .absent), seen(.unknown, .unknown), .lookOverdue] {
+            var course = course(after: [seen(.present(origin(1)), .absent)])
+            #expect(words(course.handle(.ended(.forward, .failure(broken), ranWell: true))) == ["look"])
+            #expect(words(course.handle(event)) == ["fail slot_missing"])
+        }
+    }
+
+    @Test("either of two links that fails is tried again with growing pauses, and the other goes on", arguments: [LinkDirection.forward, .reverse])
+    func fails(_ direction: LinkDirection) {
+        var course = course(after: both)
+        for pause in [1, 2, 4, 8, 16, 30, 30] {
+            #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: false))) == ["look"])
+            #expect(words(course.handle(both[0])) == ["retry \(direction) in \(pause)"])
+            #expect(words(course.handle(both[0])).isEmpty)
+            #expect(words(course.handle(.due(direction))) == ["start \(direction)"])
+        }
+        #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: true))) == ["look"])
+        #expect(words(course.handle(both[0])) == ["retry \(direction) in 1"])
+        // Told to stop, it says that one of them did not end well.
+        #expect(words(course.handle(.stop)) == ["stop \(direction == .forward ? "reverse" : "forward")"])
+        let other: LinkDirection = direction == .forward ? .reverse : .forward
+        #expect(words(course.handle(.ended(other, .success(false), ranWell: true))) == ["fail slot_missing"])
+    }
+
+    @Test("a link that fails while it is told to stop has not ended well", arguments: [LinkDirection.forward, .reverse])
+    func failsWhileStopping(_ direction: LinkDirection) {
+        var course = course(after: both + [.ended(direction, .failure(broken), ranWell: false), both[0], .due(direction)])
+        #expect(words(course.handle(.stop)) == ["stop forward", "stop reverse"])
+        #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: false))).isEmpty)
+        let other: LinkDirection = direction == .forward ? .reverse : .forward
+        #expect(words(course.handle(.ended(other, .success(false), ranWell: true))) == ["fail slot_missing"])
+    }
+
+    @Test("a link that is tried again is left alone once its records are gone")
+    func failsAndGoes() {
+        var course = course(after: both + [.ended(.reverse, .failure(broken), ranWell: false), both[0]])
+        #expect(words(course.handle(seen(.present(origin(1)), .absent))) == ["gone reverse"])
+        #expect(words(course.handle(.due(.reverse))).isEmpty)
+    }
+
+    @Test("where there is a way back, or may be, the way forward is never begun anew")
+    func notAnew() {
+        var first = course()
+        #expect(words(first.handle(seen(.absent, .present(origin(2))))) == ["gone forward", "start reverse"])
+        var second = course()
+        #expect(words(second.handle(seen(.absent, .unknown))) == ["forget", "start forward"].filter { $0 != "forget" })
+        var third = course { $0.mayBegin = false }
+        #expect(words(third.handle(seen(.absent, .absent))) == ["forget", "start forward"])
+    }
+
+    @Test("until caught up means every link that there is; one that fails fails the run")
+    func untilCaughtUp() {
+        var caughtUp = course({ $0.untilCaughtUp = true }, after: both)
+        #expect(words(caughtUp.handle(.ended(.forward, .success(true), ranWell: false))).isEmpty)
+        #expect(words(caughtUp.handle(.ended(.reverse, .success(true), ranWell: false))) == ["finish caughtUp"])
+        var failed = course({ $0.untilCaughtUp = true }, after: both)
+        #expect(words(failed.handle(.ended(.reverse, .failure(broken), ranWell: false))) == ["look"])
+        #expect(words(failed.handle(both[0])) == ["stop forward"])
+        #expect(words(failed.handle(.ended(.forward, .success(false), ranWell: false))) == ["fail slot_missing"])
+    }
+
+    @Test("R4 a stop ends both, and comes before everything else")
+    func stops() {
+        var course = course(after: both)
+        #expect(words(course.handle(.stop)) == ["stop forward", "stop reverse"])
+        #expect(words(course.handle(seen(.absent, .absent))).isEmpty)
+        #expect(words(course.handle(.ended(.forward, .success(false), ranWell: true))).isEmpty)
+        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["finish stopped"])
+        #expect(words(self.course().handleFirst(.stop)) == ["finish stopped"])
+    }
+}
+
+extension LinkCourse {
+    fileprivate func handleFirst(_ event: Event) -> [Action] {
+        var copy = self
+        return copy.handle(event)
+    }
+}

@@ -1,0 +1,406 @@
+#!/usr/bin/env python3
+"""Switches an application over and back, again and again, under writers that follow it, and accounts for every write.
+
+    cutover.py --bridge PATH --source postgresql|sqlite --target postgresql|sqlite
+               [--kills N] [--switches N] [--rate N] [--seed N]
+
+--kills     bridge is killed (SIGKILL) that often at random moments of its verbs, or the `bridge run` beside it is, or both;
+            what is left is taken up with `bridge cutover resume`.
+--switches  that many switches of writes, each with its rollback, without kills; prints the pauses.
+
+The writers know nothing of bridge but that a refused write is tried on the other side. Each remembers what was acknowledged:
+rows that it inserted, and increments of a counter. At the end every acknowledged row is there once, every counter has the
+number of acknowledged increments, and both sides hold the same. A prober tries both sides in turn all along: two successes
+on one side around one on the other mean that both could be written. The databases are written and read with psql and
+Python's sqlite3 module. Exit status 0 only if all of this holds.
+"""
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import sqlite3
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from databases import PostgreSQL, SQLite
+
+SCHEMA = """
+    CREATE TABLE entries({key} PRIMARY KEY, writer {number} NOT NULL, note text);
+    CREATE TABLE counters({key} PRIMARY KEY, n {number} NOT NULL);
+    CREATE TABLE probes({key} PRIMARY KEY, n {number});
+    """
+
+
+class PostgresClient:
+    """A connection that says of each statement how it ended: None, or why not."""
+
+    def __init__(self, database):
+        self.database = database
+        self.process = None
+
+    def connect(self):
+        self.process = subprocess.Popen(
+            ["psql", "-qXAt", self.database.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            text=True, bufsize=1)
+
+    def run(self, sql):
+        if self.process is None or self.process.poll() is not None:
+            self.connect()
+        try:
+            self.process.stdin.write(sql + ";\n\\echo :SQLSTATE\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline().strip()
+        except BrokenPipeError:
+            answer = ""
+        if answer == "00000":
+            return None
+        if not answer:
+            self.process = None
+            return "gone"
+        return answer
+
+    def probe(self):
+        answer = self.run("BEGIN; INSERT INTO probes VALUES (1, 1)")
+        self.run("ROLLBACK")
+        return answer
+
+    def close(self):
+        if self.process:
+            self.process.stdin.close()
+            self.process.wait()
+
+
+class SQLiteClient:
+    def __init__(self, database):
+        self.path = database.url.removeprefix("sqlite:")
+        self.connection = None
+
+    def execute(self, sql):
+        if self.connection is None:
+            self.connection = sqlite3.connect(self.path, timeout=5, isolation_level=None, check_same_thread=False)
+        for statement in sql.split("; "):
+            self.connection.execute(statement)
+
+    def run(self, sql):
+        try:
+            self.execute(sql)
+            return None
+        except sqlite3.Error as error:
+            return str(error) or "error"
+
+    def probe(self):
+        answer = self.run("BEGIN IMMEDIATE; INSERT INTO probes VALUES (1, 1)")
+        self.run("ROLLBACK")
+        return answer
+
+    def close(self):
+        if self.connection:
+            self.connection.close()
+
+
+def client(database):
+    return PostgresClient(database) if database.kind == "postgresql" else SQLiteClient(database)
+
+
+class Writer(threading.Thread):
+    """An application with one connection to either side, which writes wherever it may."""
+
+    def __init__(self, number, sides, rate, seed):
+        super().__init__(daemon=True)
+        self.number, self.sides, self.interval = number, sides, 1 / rate if rate else 0
+        self.random = random.Random(seed)
+        self.rows, self.increments, self.refused = [], 0, 0
+        self.unsure = []
+        self.moments = []
+        self.is_over = False
+
+    def run(self):
+        clients = [client(side) for side in self.sides]
+        side, key, due = 0, self.number, time.monotonic()
+        while not self.is_over:
+            is_row = self.random.random() < 0.7
+            if is_row:
+                key += 100
+                sql = f"INSERT INTO entries VALUES ({key}, {self.number}, 'n{key}')"
+            else:
+                sql = f"UPDATE counters SET n = n + 1 WHERE id = {self.number}"
+            while not self.is_over:
+                answer = clients[side].run(sql)
+                if answer is None:
+                    self.moments.append(time.monotonic())
+                    if is_row:
+                        self.rows.append(key)
+                    else:
+                        self.increments += 1
+                    break
+                self.refused += 1
+                if answer == "gone":
+                    # Whether it was committed is not known.
+                    self.unsure.append(key if is_row else None)
+                    break
+                side = 1 - side
+                time.sleep(0.001)
+            due = max(due + self.interval, time.monotonic() - 0.05)
+            time.sleep(max(0, due - time.monotonic()))
+        for each in clients:
+            each.close()
+
+
+class Prober(threading.Thread):
+    """Tries to write to both sides in turn, every ten milliseconds or so."""
+
+    def __init__(self, sides):
+        super().__init__(daemon=True)
+        self.sides = sides
+        self.looks, self.violations, self.is_over = 0, [], False
+
+    def run(self):
+        clients = [client(side) for side in self.sides]
+        last = []
+        turn = 0
+        while not self.is_over:
+            answer = clients[turn].probe()
+            self.looks += 1
+            last = (last + [(turn, answer is None, time.monotonic())])[-3:]
+            if len(last) == 3 and all(ok for _, ok, _ in last):
+                self.violations.append(last)
+            turn = 1 - turn
+            time.sleep(0.005)
+        for each in clients:
+            each.close()
+
+
+class Place:
+    def __init__(self, options, folder):
+        self.bridge = options.bridge
+        self.folder = folder
+        kinds = {"postgresql": PostgreSQL, "sqlite": SQLite}
+        self.source = kinds[options.source](folder, "source")
+        self.target = kinds[options.target](folder, "target")
+        for database in (self.source, self.target):
+            words = {"key": "id bigint", "number": "bigint"} if database.kind == "postgresql" else {
+                "key": "id INTEGER", "number": "INTEGER"}
+            database.execute(SCHEMA.format(**words))
+        for number in range(options.writers):
+            self.source.execute(f"INSERT INTO counters VALUES ({number + 1}, 0);")
+        with open(os.path.join(folder, "bridge.yaml"), "w") as file:
+            file.write(f"migration: shop\nsource: \"{self.source.url}\"\ntarget: \"{self.target.url}\"\n"
+                       "services: { shop: { tables: [entries, counters, probes] } }\n"
+                       f"check: {{ max_age: 24h }}\ncutover: {{ max_pause: {options.max_pause}, timeout: 30s }}\n")
+        self.log = open(os.path.join(folder, "run.log"), "ab")
+        self.runner = None
+
+    def start_run(self):
+        if self.runner is None or self.runner.poll() is not None:
+            self.runner = subprocess.Popen([self.bridge, "run"], cwd=self.folder, stdout=self.log, stderr=self.log)
+
+    def start(self, *arguments):
+        return subprocess.Popen(
+            [self.bridge, *arguments], cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def call(self, *arguments, wanted=(0,)):
+        process = self.start(*arguments)
+        out, err = process.communicate()
+        if process.returncode not in wanted:
+            reason = json.loads(out).get('reason') if out.startswith('{') else out
+            raise SystemExit(f"bridge {' '.join(arguments)}: {process.returncode}: {reason}\n{err}")
+        return process.returncode, out
+
+    def verb(self, *arguments, wanted=(0,)):
+        status, out = self.call("cutover", *arguments, "--json", wanted=wanted)
+        return json.loads(out) if out else {}
+
+    def begin(self):
+        self.call("run", "--until-caught-up")
+        self.start_run()
+        self.wait_until_running()
+        self.call("check")
+
+    def wait_until_running(self):
+        deadline = time.monotonic() + 60
+        while True:
+            # A verb that keeps the links at work meanwhile keeps a run out.
+            self.start_run()
+            links = json.loads(self.call("status", "--json")[1])["links"]
+            if links and all(link["state"] == "running" for link in links):
+                return
+            if time.monotonic() > deadline:
+                raise SystemExit(f"the links do not run: {links}")
+            time.sleep(0.1)
+
+    def stop(self):
+        if self.runner and self.runner.poll() is None:
+            self.runner.terminate()
+            self.runner.wait()
+        for database in (self.source, self.target):
+            database.stop()
+
+
+def verbs_of(phase, chance):
+    return {"syncing": ["switch-reads"], "reads_switched": ["switch-writes"] * 4 + ["rehearse", "rollback"],
+            "writes_switched": ["rollback"]}[phase]
+
+
+def kills(place, options, chance):
+    """Kills bridge again and again; returns what was killed where."""
+    done = {}
+    lengths = {}
+    count = 0
+    while count < options.kills:
+        phase = place.verb("status")["phase"]
+        verb = chance.choice(verbs_of(phase, chance))
+        length = lengths.get(verb, 1.5)
+        process = place.start("cutover", verb)
+        began = time.monotonic()
+        moment = chance.uniform(0, length * 1.1)
+        try:
+            out, err = process.communicate(timeout=moment)
+            # It was done before its moment came.
+            lengths[verb] = max(0.1, 0.7 * length + 0.3 * (time.monotonic() - began))
+            if process.returncode not in (0, 1, 75):
+                raise SystemExit(f"{verb}: {process.returncode}\n{out}\n{err}")
+            if process.returncode != 0:
+                print(f"  {verb}: {process.returncode}: {(out + err).strip().splitlines()[-8:]}", flush=True)
+                place.start_run()
+                place.wait_until_running()
+            continue
+        except subprocess.TimeoutExpired:
+            pass
+        lengths[verb] = length * 1.05
+        what = chance.choice(["verb", "verb", "verb", "both", "run"])
+        if what != "run":
+            process.send_signal(signal.SIGKILL)
+        if what != "verb":
+            place.runner.send_signal(signal.SIGKILL)
+            place.runner.wait()
+        process.communicate() if what != "run" else None
+        count += 1
+        done[f"{verb}, {what}"] = done.get(f"{verb}, {what}", 0) + 1
+        if chance.random() < 0.5:
+            time.sleep(chance.uniform(0, 5))
+        if what == "both" and chance.random() < 0.5:
+            # Nobody keeps the links at work but the verb that takes it up.
+            place.verb("resume", wanted=(0, 75))
+        place.start_run()
+        if what == "run":
+            process.communicate()
+        place.verb("resume")
+        place.wait_until_running()
+        if count % 20 == 0:
+            print(f"  {count} kills", flush=True)
+    return done
+
+
+def switches(place, options):
+    pauses = {"switch-writes": [], "rollback": []}
+    for _ in range(options.switches):
+        for verb in ("switch-writes", "rollback"):
+            report = place.verb(verb)
+            pauses[verb].append(report["pause_ms"])
+            time.sleep(1)
+    return pauses
+
+
+def account(place, writers):
+    """Compares what was acknowledged with what is there; a list of what is wrong."""
+    wrong = []
+    report = place.verb("status")
+    serving = place.target if report["phase"] == "writes_switched" else place.source
+    other = place.source if serving is place.target else place.target
+    if report["drift"] or report["unfinished_attempt"]:
+        wrong.append(f"status: {report['drift']} {report['unfinished_attempt']}")
+    # What was written last arrives on the other side.
+    deadline = time.monotonic() + 60
+    columns = {"entries": ["id", "writer", "note"], "counters": ["id", "n"], "probes": ["id", "n"]}
+    while any(serving.rows(t, c) != other.rows(t, c) for t, c in columns.items()):
+        if time.monotonic() > deadline:
+            wrong.append("the two sides differ")
+            break
+        time.sleep(0.2)
+    present = {int(key) for key, in serving.rows("entries", ["id"])}
+    counters = {int(key): int(n) for key, n in serving.rows("counters", ["id", "n"])}
+    for writer in writers:
+        lost = [key for key in writer.rows if key not in present]
+        if lost:
+            wrong.append(f"writer {writer.number}: {len(lost)} acknowledged rows are missing, {lost[:5]}")
+        unsure = sum(1 for key in writer.unsure if key is None)
+        if not writer.increments <= counters[writer.number] <= writer.increments + unsure:
+            wrong.append(f"writer {writer.number}: {writer.increments} increments, {counters[writer.number]} found")
+        present -= set(writer.rows) | {key for key in writer.unsure if key}
+    if present:
+        wrong.append(f"{len(present)} rows nobody heard of")
+    return wrong
+
+
+def longest_gap(writers):
+    moments = sorted(moment for writer in writers for moment in writer.moments)
+    return max((b - a for a, b in zip(moments, moments[1:])), default=0)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bridge", required=True)
+    for side in ("--source", "--target"):
+        parser.add_argument(side, choices=["postgresql", "sqlite"], default="postgresql")
+    parser.add_argument("--kills", type=int, default=0)
+    parser.add_argument("--switches", type=int, default=0)
+    parser.add_argument("--writers", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=400, help="commits a second of all writers together")
+    parser.add_argument("--max-pause", default="5s")
+    parser.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    parser.add_argument("--keep", action="store_true")
+    options = parser.parse_args()
+    options.bridge = os.path.abspath(options.bridge)
+    chance = random.Random(options.seed)
+    print(f"seed {options.seed}, {options.source} to {options.target}", flush=True)
+    folder = tempfile.mkdtemp(prefix="cutover-")
+    os.chmod(folder, 0o755)
+    place = Place(options, folder)
+    is_clean = False
+    try:
+        place.begin()
+        writers = [Writer(n + 1, [place.source, place.target], options.rate / options.writers, options.seed + n)
+                   for n in range(options.writers)]
+        # Before reads are switched nobody keeps an application from writing to the target.
+        place.verb("switch-reads")
+        for writer in writers:
+            writer.start()
+        prober = Prober([place.source, place.target])
+        prober.start()
+        began = time.monotonic()
+        if options.kills:
+            print(json.dumps(kills(place, options, chance), indent=1))
+        if options.switches:
+            for verb, pauses in switches(place, options).items():
+                print(f"{verb}: {len(pauses)} pauses, median {statistics.median(pauses):.0f} ms, worst {max(pauses):.0f} ms")
+        seconds = time.monotonic() - began
+        for each in writers + [prober]:
+            each.is_over = True
+        for each in writers + [prober]:
+            each.join()
+        wrong = account(place, writers)
+        if prober.violations:
+            wrong.append(f"both sides were writable {len(prober.violations)} times: {prober.violations[:3]}")
+        rows, increments = sum(len(w.rows) for w in writers), sum(w.increments for w in writers)
+        print(f"{rows + increments} writes acknowledged ({(rows + increments) / seconds:.0f} a second), "
+              f"{sum(w.refused for w in writers)} refused, {sum(len(w.unsure) for w in writers)} unsure; "
+              f"{prober.looks} looks at both sides; the longest time without a write {longest_gap(writers):.2f} s")
+        print("\n".join(["WRONG"] + wrong) if wrong else "every acknowledged write is there once, and both sides are equal")
+        is_clean = not wrong
+    finally:
+        place.stop()
+        if options.keep or not is_clean:
+            print(f"kept: {folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+    sys.exit(0 if is_clean else 1)
+
+
+if __name__ == "__main__":
+    main()
