@@ -80,7 +80,7 @@ extension CheckSession {
     /// Compares the chunks again whose keys were dropped.
     func compareChunksAgain(_ index: Int) async throws(BridgeError) {
         for number in state.tables[index].chunks.again.sorted() {
-            try await sparing(unless: mode == .fence) { () async throws(BridgeError) in try await self.compareAgain(index, number) }
+            try await sparing(unless: mode == .fence || isPreparing) { () async throws(BridgeError) in try await self.compareAgain(index, number) }
         }
     }
 

@@ -20,8 +20,8 @@ extension CheckSession {
             var left = unproven ?? [:]
             let isFirst = unproven == nil
             let mayRepeat = repeats < 10
-            // Behind a fence nobody is there to be spared, and somebody waits.
-            try await sparing(unless: untilAllSettled) { () async throws(BridgeError) in
+            // Behind a fence nobody is there to be spared; and an operator, or clients held back, wait for one.
+            try await sparing(unless: untilAllSettled || isPreparing) { () async throws(BridgeError) in
                 try await self.again { () async throws(BridgeError) in
                     left = try await self.drainRound(isFirst ? nil : left, mayDrop: mayRepeat, samples: samples && isFirst)
                 }
@@ -41,7 +41,7 @@ extension CheckSession {
             idle = hasProgress ? 0 : idle + 1
             let isDone = untilAllSettled ? openKeys == 0 : leftAfter == 0
             let isAllSeen = isDone && unseenCount == 0
-            guard !isAllSeen || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : 50) else {
+            guard !isAllSeen || (repeats < 10 && hasChunksAgain), idle < (untilAllSettled ? 200 : isPreparing ? 5 : 50) else {
                 return doubtUnseen()
             }
             if !hasProgress { await board.sleep(.milliseconds(20)) }

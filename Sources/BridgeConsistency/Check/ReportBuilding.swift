@@ -39,7 +39,8 @@ extension CheckSession {
         } else if dirty.wholeTables.contains(index) {
             table.status = .inconclusive
             table.reason = "it was emptied or altered; bridge check --mode full compares it anew"
-        } else if uncompared[index, default: 0] > 0 {
+        } else if uncompared[index, default: 0] > 0, !isPreparing {
+            // Behind the fence each is compared, whatever a report before it says.
             table.status = .inconclusive
             table.reason = "\(uncompared[index, default: 0]) rows changed all the time and were never compared; check again when the link keeps up"
         } else if mode == .incremental || mode == .fence, !state.isComplete {

@@ -43,7 +43,7 @@ struct FenceTests {
             try await fences.raise("first")
             #expect(await isRefused(checked.source))
             expect(try await checked.check(.fence), "behind the fence")
-            try await fences.remove("first")
+            try await fences.remove()
             try await checked.source.execute("BEGIN; UPDATE accounts SET note = 'between' WHERE id = 1; COMMIT;")
             expect(try await checked.check(.incremental), "without it")
             try await fences.raise("second")
@@ -75,7 +75,7 @@ struct FenceTests {
                 try await checked.source.execute("BEGIN; UPDATE accounts SET note = 'r\(round)' WHERE id % 100 = \(round); COMMIT;")
                 try await waitUntil { try await checked.count("SELECT count(*) FROM accounts WHERE note = 'r\(round)'") == 30 }
                 expect(try await checked.check(.incremental), what)
-                if round == 0 { try await fences.remove("first") }
+                if round == 0 { try await fences.remove() }
                 if round == 1 { try await fences.raise("second") }
                 expect(try await checked.check(.fence), "\(what), then changed")
             }
@@ -85,7 +85,7 @@ struct FenceTests {
             try await waitUntil { check.progress.rowsDone >= 100 }
             try await fences.makePermanent("second")
             try await checked.source.execute("BEGIN; UPDATE accounts SET note = 'during' WHERE id % 100 = 7; COMMIT;")
-            try await fences.remove("second")
+            try await fences.remove()
             try await fences.raise("third", lease: nil)
             let isUnderWay = check.progress.rowsDone < 3_000
             expect(try await outcome, "full, with the fence coming and going")
@@ -115,7 +115,7 @@ struct FenceTests {
                 try await CheckedPair.rebuild(checked.source.url, setting: -1)
             }
             // Whatever the fence does then, it stays known.
-            try await fences.remove("first")
+            try await fences.remove()
             try await fences.raise("second", lease: nil)
             for mode in [CheckReport.Mode.fence, .incremental] {
                 let report = try await checked.check(mode)
@@ -169,7 +169,8 @@ struct Fences: Sendable {
     func makePermanent(_ attempt: String) async throws {
         try await session.makePermanent(attempt: attempt, tables: tables, margin: .zero)
     }
-    func remove(_ attempt: String) async throws { try await session.removeFence(attempt: attempt, tables: tables) }
+    /// Whatever stands, for good or not.
+    func remove() async throws { try await session.removeFence(attempt: nil, tables: tables) }
     func close() async { await session.close() }
 }
 

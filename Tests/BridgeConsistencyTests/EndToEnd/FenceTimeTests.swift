@@ -62,7 +62,7 @@ struct FencedAttempt: Sendable {
 
     func end() async {
         await check.close()
-        try? await fences.remove(name)
+        try? await fences.remove()
         await fences.close()
         await target.close()
     }
