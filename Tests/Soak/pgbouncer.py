@@ -1,0 +1,170 @@
+#!/usr/bin/env python3
+"""Switches writes over and back under clients that know only a PgBouncer, with the hooks of the repository.
+
+    pgbouncer.py --bridge PATH [--switches N] [--clients N]
+
+Two PostgreSQL clusters and a PgBouncer (the program must be installed) are made in a temporary folder. Each client runs
+transactions one after the other; not one may fail, and each that was acknowledged is there once at the end. Prints the
+pauses and the longest transaction. Exit status 0 only if all of this holds.
+"""
+import argparse
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+
+from cutover import Place
+
+HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "connectors", "postgresql", "hooks", "pgbouncer.sh")
+
+
+class Bouncer:
+    """A PgBouncer in front of the application's database, on a socket of its own."""
+
+    def __init__(self, folder, source, target):
+        self.folder = os.path.join(folder, "bouncer")
+        os.mkdir(self.folder)
+        self.places = {"PGBOUNCER_SOURCE": source, "PGBOUNCER_TARGET": target}
+        self.write("databases.ini", f"[databases]\nshop = {source}\n")
+        self.write("users.txt", '"postgres" ""\n')
+        self.write("pgbouncer.ini", f"""%include {self.folder}/databases.ini
+[pgbouncer]
+listen_addr =
+unix_socket_dir = {self.folder}
+listen_port = 6432
+auth_type = trust
+auth_file = {self.folder}/users.txt
+admin_users = postgres
+pool_mode = transaction
+default_pool_size = 20
+logfile = {self.folder}/log
+pidfile = {self.folder}/pid
+""")
+        account = []
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+            for name in os.listdir(self.folder):
+                shutil.chown(os.path.join(self.folder, name), "postgres")
+            account = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups", "--"]
+        self.process = subprocess.Popen(
+            [*account, "pgbouncer", os.path.join(self.folder, "pgbouncer.ini")], stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 20
+        while subprocess.run(["psql", "-qXAt", self.url("shop"), "-c", "SELECT 1"], capture_output=True).returncode:
+            if time.monotonic() > deadline:
+                raise SystemExit("PgBouncer does not answer")
+            time.sleep(0.1)
+
+    def write(self, name, text):
+        with open(os.path.join(self.folder, name), "w") as file:
+            file.write(text)
+
+    def url(self, database):
+        return f"host={self.folder} port=6432 user=postgres dbname={database}"
+
+    def hooks(self, folder):
+        """The script with its settings beside it, as an operator would put them."""
+        place = os.path.join(folder, "hooks")
+        os.mkdir(place)
+        shutil.copy(HOOK, os.path.join(place, "pgbouncer.sh"))
+        settings = {"PGBOUNCER_ADMIN": self.url("pgbouncer"), "PGBOUNCER_FILE": os.path.join(self.folder, "databases.ini"),
+                    "PGBOUNCER_DATABASE": "shop", **self.places}
+        with open(os.path.join(place, "pgbouncer.env"), "w") as file:
+            for name, value in settings.items():
+                file.write(f"{name}='{value}'\n")
+        return os.path.join(place, "pgbouncer.sh")
+
+    def stop(self):
+        self.process.terminate()
+        self.process.wait()
+
+
+class Client(threading.Thread):
+    def __init__(self, number, url):
+        super().__init__(daemon=True)
+        self.number, self.url = number, url
+        self.done, self.worst, self.error, self.is_over = 0, 0.0, None, False
+
+    def run(self):
+        psql = subprocess.Popen(
+            ["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", self.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, bufsize=1)
+        key = self.number
+        while not self.is_over:
+            key += 100
+            began = time.monotonic()
+            psql.stdin.write(f"BEGIN; INSERT INTO entries VALUES ({key}, {self.number}, 'x');"
+                             f" UPDATE counters SET n = n + 1 WHERE id = {self.number}; COMMIT;\n\\echo ok\n")
+            psql.stdin.flush()
+            if psql.stdout.readline().strip() != "ok":
+                self.error = psql.stderr.read().strip()
+                return
+            self.worst = max(self.worst, time.monotonic() - began)
+            self.done += 1
+        psql.stdin.close()
+        psql.wait()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bridge", required=True)
+    parser.add_argument("--switches", type=int, default=5)
+    parser.add_argument("--clients", type=int, default=4)
+    options = parser.parse_args()
+    options.bridge = os.path.abspath(options.bridge)
+    options.source = options.target = "postgresql"
+    options.writers, options.max_pause = options.clients, "5s"
+    folder = tempfile.mkdtemp(prefix="cutover-pgbouncer-")
+    os.chmod(folder, 0o755)
+    place = Place(options, folder)
+    bouncer = None
+    try:
+        addresses = [f"host={side.cluster.socket} dbname=postgres user=postgres" for side in (place.source, place.target)]
+        bouncer = Bouncer(folder, *addresses)
+        script = bouncer.hooks(folder)
+        path = os.path.join(folder, "bridge.yaml")
+        with open(path) as file:
+            text = file.read()
+        hooks = ", ".join(f'{moment}_clients: "{script} {moment}"' for moment in ("pause", "resume", "restore"))
+        with open(path, "w") as file:
+            file.write(text.replace("timeout: 30s }", f"timeout: 30s, hooks: {{ {hooks} }} }}"))
+        place.begin()
+        place.verb("switch-reads")
+        clients = [Client(n + 1, bouncer.url("shop")) for n in range(options.clients)]
+        for client in clients:
+            client.start()
+        pauses = {"switch-writes": [], "rehearse": [], "rollback": []}
+        for _ in range(options.switches):
+            for verb in ("rehearse", "switch-writes", "rollback"):
+                pauses[verb].append(place.verb(verb)["pause_ms"])
+                time.sleep(1)
+        for client in clients:
+            client.is_over = True
+        for client in clients:
+            client.join()
+        for verb, values in pauses.items():
+            print(f"{verb}: {len(values)} pauses, median {statistics.median(values):.0f} ms, worst {max(values):.0f} ms")
+        errors = [client.error for client in clients if client.error]
+        done = sum(client.done for client in clients)
+        counters = {int(key): int(n) for key, n in place.source.rows("counters", ["id", "n"])}
+        rows = len(place.source.rows("entries", ["id"]))
+        print(f"{done} transactions through PgBouncer, {len(errors)} errors, the longest took "
+              f"{max(client.worst for client in clients) * 1000:.0f} ms; {rows} rows, {sum(counters.values())} increments found")
+        for error in errors:
+            print(error)
+        is_right = not errors and rows == done and all(counters[c.number] == c.done for c in clients)
+        print("every acknowledged transaction is there once" if is_right else "WRONG")
+        sys.exit(0 if is_right else 1)
+    finally:
+        if bouncer:
+            bouncer.stop()
+        place.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    main()
