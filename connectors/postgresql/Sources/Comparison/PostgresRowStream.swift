@@ -27,8 +27,14 @@ actor PostgresRowStream: RowStream {
             guard error.sqlState == "22023" || error.sqlState == "42704" else { throw error }
             throw BridgeError(.connectionLost, "the view's snapshot is gone")
         }
-        try connection.execute(PostgresView.sparingSettings)
-        try connection.beginCopyOut("COPY (\(query)) TO STDOUT (FORMAT binary)", during: "reading rows for a check")
+        // Behind somebody who waits to alter or empty the table, and for the view's other connection to end, it would wait for
+        // ever, and hold him up as long: the view is given up instead.
+        try connection.execute(PostgresView.sparingSettings + "; SET lock_timeout = '500ms'")
+        do throws(BridgeError) {
+            try connection.beginCopyOut("COPY (\(query)) TO STDOUT (FORMAT binary)", during: "reading rows for a check")
+        } catch where error.sqlState == "55P03" {
+            throw BridgeError(.connectionLost, "somebody waits to alter the table that a view reads")
+        }
         self.connection = connection
     }
 
