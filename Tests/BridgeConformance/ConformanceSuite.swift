@@ -84,7 +84,7 @@ package struct ConformanceSuite: Sendable {
         let (source, writing) = (source, StopFlag())
         async let written: Int = {
             var round = 0
-            while !writing.isSet || round < 20 {
+            while !Task.isCancelled, !writing.isSet || round < 20 {
                 round += 1
                 try await source.execute(
                     """
@@ -141,6 +141,29 @@ package struct ConformanceSuite: Sendable {
         try await source.execute(Self.first)
         #expect(try await makeRunner(batchBytes: 64 << 10, budget: 50_000).run(untilCaughtUp: true))
         try await expectEqual("after a transaction larger than the budget")
+    }
+
+    /// A stop is heard while capture waits for room in the journal, and for the applier that would make it.
+    package func stopsWithoutRoom() async throws {
+        #expect(try await makeRunner().run(untilCaughtUp: true))
+        let runner = try makeRunner(budget: 50_000)
+        let run = Task { try await runner.run(untilCaughtUp: false) }
+        try await waitUntil { runner.progress.activity == .streaming }
+        let isOver = StopFlag()
+        let applier = Task {
+            await runner.betweenTransactions { _, _ in while !isOver.isSet { try? await Task.sleep(for: .milliseconds(5)) } }
+        }
+        for round in 0..<8 { try await source.execute(Self.bulk(from: 10_000 * (round + 1), count: 5_000)) }
+        try await waitUntil { runner.progress.trouble?.contains("budget") == true }
+        // Meanwhile the next part has been read, and waits to be handed on.
+        try await source.execute(Self.first)
+        runner.stop()
+        isOver.set()
+        try await waitUntil("the run's end") { runner.progress.activity == .stopped }
+        _ = await applier.value
+        #expect(try await !run.value)
+        #expect(try await makeRunner(budget: 50_000).run(untilCaughtUp: true))
+        try await expectEqual("after a stop without room")
     }
 
     /// The target's connection is cut while a change waits there, and the source has nothing more to say.

@@ -30,6 +30,11 @@ struct ConformanceTests {
         try await ConformanceSuite(source: pair.source, target: pair.target).transactionLargerThanBudget()
     }
 
+    @Test("J6 R4 a stop is heard while capture waits for room in the journal", arguments: Pair.all)
+    func stopsWithoutRoom(_ pair: Pair) async throws {
+        try await ConformanceSuite(source: pair.source, target: pair.target).stopsWithoutRoom()
+    }
+
     @Test("P18 the target's connection is lost while the source is idle", arguments: engines.map { Pair(source: $0, target: PostgreSQLEngine()) })
     func lostTargetOnIdleSource(_ pair: Pair) async throws {
         let suite = try await ConformanceSuite(source: pair.source, target: pair.target)

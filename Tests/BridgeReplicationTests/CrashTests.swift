@@ -63,7 +63,7 @@ struct CrashTests {
         let writing = StopFlag()
         async let rounds: Int = {
             var number = 0
-            while !writing.isSet {
+            while !Task.isCancelled, !writing.isSet {
                 number += 1
                 try await source.execute(Self.round(number))
             }

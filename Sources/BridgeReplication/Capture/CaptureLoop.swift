@@ -50,6 +50,8 @@ struct CaptureLoop: Sendable {
                 do throws(BridgeError) { try await self.writeAll(reads, syncing, pool) } catch {
                     failure.record(error)
                 }
+                // It may end before the receiver does, and nobody would take what that has in its hand.
+                reads.close()
                 syncing.close()
             }
             do throws(BridgeError) { try await receive(session, reads, pool, &backoff) } catch { failure.record(error) }
