@@ -156,6 +156,34 @@ struct ViewTests {
         try await fixture.end()
     }
 
+    @Test("K1 a view is given up where somebody who waits to empty its table would keep its rows from being read")
+    func waitedFor() async throws {
+        let fixture = try await ComparisonFixture(
+            "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t VALUES (1, 'one')", tables: ["t"])
+        let (request, _) = try await fixture.requests()
+        let view = try await fixture.source.openView()
+        let buffer = RecordBuffer()
+        #expect(try await view.findRows(request, keys: [key(.integer(1))], into: buffer) == 1)
+        let (cluster, url) = (fixture.cluster, fixture.sourceURL)
+        let emptying = Task { try await cluster.psql(url, "TRUNCATE t") }
+        let waiting = "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted"
+        try await waitUntil("the TRUNCATE to queue") { try await cluster.psql(url, waiting) == "1" }
+        // Whoever waits for ever is freed by the server in the end, so that the test fails instead of standing still.
+        let rescue = Task {
+            try await Task.sleep(for: .seconds(30))
+            return try await cluster.psql(url, "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE query = 'TRUNCATE t'")
+        }
+        let error = await #expect(throws: BridgeError.self) { try await view.openRows(request) }
+        #expect(error?.code == .connectionLost)
+        rescue.cancel()
+        await view.close()
+        _ = try await emptying.value
+        let next = try await fixture.source.openView()
+        #expect(try await drain(next.openRows(request)) == [])
+        await next.close()
+        try await fixture.end()
+    }
+
     @Test("K6 lookups by canonical and native keys, of several columns, with what is not there")
     func lookups() async throws {
         let fixture = try await ComparisonFixture(
