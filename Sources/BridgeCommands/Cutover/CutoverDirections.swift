@@ -15,22 +15,20 @@ struct CutoverDirections: Sendable {
     let reverseTarget: any TargetConnector
 
     /// Connects all of them and finds the tables on both sides.
-    static func open(_ migration: Migration, _ registry: ConnectorRegistry) async throws(BridgeError) -> CutoverDirections {
+    /// - Parameter back: the migration's other direction.
+    static func open(_ migration: Migration, back: Migration) async throws(BridgeError) -> CutoverDirections {
         let link = try await migration.open()
-        let configuration = migration.configuration
-        let reverseSource = try registry.source(configuration.target)
-        let reverseTarget = try registry.target(configuration.source)
-        try await reverseSource.connect()
-        try await reverseTarget.connect()
+        try await back.source.connect()
+        try await back.target.connect()
         let targets = try await migration.target.describeTables(link.description.mappings.map(\.target))
         guard targets.count == link.description.mappings.count else {
             throw BridgeError(
-                .targetTableMissing, "the target lacks a table of the migration", context: [.init(.migration, configuration.migration)],
+                .targetTableMissing, "the target lacks a table of the migration", context: [.init(.migration, link.description.migration)],
                 hint: "bridge schema apply makes it, bridge run fills it")
         }
         return CutoverDirections(
             forward: link.description, reverse: link.description.reversed(sources: link.sources, targets: targets),
-            source: migration.source, target: migration.target, reverseSource: reverseSource, reverseTarget: reverseTarget)
+            source: migration.source, target: migration.target, reverseSource: back.source, reverseTarget: back.target)
     }
 
     func close() async {

@@ -91,8 +91,7 @@ final class CutoverProcedure: Sendable {
         _ goal: Attempt.Goal, _ driver: CutoverDriver, _ ledger: Ledger, _ report: inout CutoverReport
     ) async throws(BridgeError) {
         let wanted = try stage.services(request)
-        let after = Attempt(id: "", goal: goal, services: [], epoch: 0).phaseAfter
-        let behind = goal == .rehearse ? wanted : wanted.filter { Self.isBehind(ledger.phases[$0] ?? .syncing, after, goal) }
+        let behind = goal == .rehearse ? wanted : Self.behind(wanted, goal, ledger)
         guard !behind.isEmpty || ledger.attempt != nil else {
             report.reason = "nothing to do: \(wanted.joined(separator: ", ")) \(wanted.count == 1 ? "is" : "are") there"
             return
@@ -100,8 +99,13 @@ final class CutoverProcedure: Sendable {
         try await attempt(goal, behind, driver, ledger, &report)
     }
 
-    private static func isBehind(_ phase: ServicePhase, _ after: ServicePhase, _ goal: Attempt.Goal) -> Bool {
-        [.readsBack, .writesBack].contains(goal) ? phase > after : phase < after
+    /// Those of the services that are not where the goal brings them.
+    private static func behind(_ services: [String], _ goal: Attempt.Goal, _ ledger: Ledger) -> [String] {
+        let after = Attempt(id: "", goal: goal, services: [], epoch: 0).phaseAfter
+        return services.filter { name in
+            let phase = ledger.phases[name] ?? .syncing
+            return [.readsBack, .writesBack].contains(goal) ? phase > after : phase < after
+        }
     }
 
     private func attempt(
@@ -200,13 +204,7 @@ final class CutoverProcedure: Sendable {
         var inputs = await stage.measure(.writesBack, services, ledger)
         inputs.window = nil
         let keeper = GateKeeper(limits: stage.setup.limits, goal: .writesBack, services: services)
-        var gates = keeper.gates(inputs).filter { [.phase, .heartbeat, .lag, .check].contains($0.name) }
-        let soaked = ledger.lastMove.map { Duration.microseconds(Timestamp.now.microseconds - $0.microseconds) } ?? .zero
-        let soak = stage.configuration.cutover.soak
-        gates.append(
-            Gate(
-                .soak, measured: "\(Numbers.duration(seconds: soaked / .seconds(1))) since writes were switched",
-                limit: "at least \(Quantity.text(soak))", isOpen: soaked >= soak, hint: "wait, or lower cutover.soak"))
+        let gates = stage.completionGates(keeper.gates(inputs), ledger)
         guard judge(gates, &report) != nil else { return }
         try await takeDown(completed: true, driver, ledger, &report)
     }
@@ -268,7 +266,25 @@ final class CutoverProcedure: Sendable {
         }
         report.steps = names.map { .init(name: $0, seconds: 0) }
         show("would do, in this order: \(names.joined(separator: ", "))")
+        _ = judge(try await gatesAhead(standing), &report)
         report.nextSteps = Self.nextSteps(report)
+    }
+
+    /// Of what is left to do; none if nothing is.
+    private func gatesAhead(_ standing: Standing) async throws(BridgeError) -> [Gate] {
+        let ledger = try Ledger(standing.entries)
+        let goal: Attempt.Goal
+        var services = try stage.services(request)
+        switch verb {
+        case .switchReads: goal = .switchReads
+        case .switchWrites: goal = .switchWrites
+        case .rehearse: goal = .rehearse
+        case .rollback: goal = services.contains { ledger.phases[$0] == .writesSwitched } ? .writesBack : .readsBack
+        case .complete: return stage.completionGates(await stage.look(.writesBack, stage.setup.services.map(\.name), ledger), ledger)
+        case .resume, .cancel: return []
+        }
+        if goal != .rehearse { services = Self.behind(services, goal, ledger) }
+        return services.isEmpty ? [] : await stage.look(goal, services, ledger)
     }
 
     // MARK: - Words

@@ -19,7 +19,16 @@ struct CutoverStage: Sendable {
         links: (Migration, CutoverDirections) async throws(BridgeError) -> any KeptLinks
     ) async throws(BridgeError) -> CutoverStage {
         let migration = try Migration(configuration, registry: registry)
-        let directions = try await CutoverDirections.open(migration, registry)
+        return try await open(migration, back: migration.reversed(), request, logger: logger, links: links)
+    }
+
+    /// The same over connectors that are there already; ``close()`` closes them too.
+    static func open(
+        _ migration: Migration, back: Migration, _ request: CutoverRequest, logger: Logger,
+        links: (Migration, CutoverDirections) async throws(BridgeError) -> any KeptLinks
+    ) async throws(BridgeError) -> CutoverStage {
+        let configuration = migration.configuration
+        let directions = try await CutoverDirections.open(migration, back: back)
         let kept = try await links(migration, directions)
         let name = configuration.migration
         let machinery = RealMachinery(
@@ -65,103 +74,5 @@ struct CutoverStage: Sendable {
                 hint: nearestName(to: name, in: known).map { "did you mean \($0)?" } ?? "bridge.yaml names: \(known.joined(separator: ", "))")
         }
         return request.services.isEmpty ? known : known.filter(request.services.contains)
-    }
-
-    // MARK: - Gates
-
-    /// Measures whatever the goal's gates ask for. What cannot be measured shuts its gate.
-    func measure(_ goal: Attempt.Goal, _ services: [String], _ ledger: Ledger) async -> GateInputs {
-        var inputs = GateInputs(phases: ledger.phases)
-        inputs.attempt = ledger.attempt
-        guard goal != .readsBack else { return inputs }
-        let from: Side = goal == .writesBack ? .target : .source
-        await measureLinks(from, &inputs)
-        let report = await lastReport(from, services)
-        // A switch of reads rests on it alone; before a switch of writes the fence check looks for itself.
-        inputs.check = report.map { Self.check($0, since: goal == .switchReads ? ledger.lastMove : nil) }
-        inputs.predictedPause = report?.fenceSeconds.map { .microseconds(Int64($0 * 1e6)) }
-        inputs.foreignWrites = report?.foreignWrites
-        inputs.window = configuration.cutover.window.map { .init(text: $0.text, remaining: $0.remaining(at: .now)) }
-        guard goal != .switchReads else { return inputs }
-        inputs.left = try? await session(from).facts(of: tables(services, from))
-        inputs.entered = try? await session(from.other).facts(of: tables(services, from.other))
-        inputs.reverseObstacles = await reverseObstacles(goal)
-        return inputs
-    }
-
-    private func session(_ side: Side) -> any CutoverSession { side == .source ? setup.source : setup.target }
-
-    private func tables(_ services: [String], _ side: Side) -> [TableName] {
-        setup.services.filter { services.contains($0.name) }.flatMap(\.tables).map { side == .source ? $0.source : $0.target }
-    }
-
-    /// How long a marker takes to the other side: a heartbeat and the lag in one.
-    private func measureLinks(_ from: Side, _ inputs: inout GateInputs) async {
-        let link = from == .source ? setup.forward : setup.reverse
-        let marker = "gate \(setup.owner) \(UInt64.random(in: .min ... .max))"
-        do throws(BridgeError) {
-            try await links.waitUntilStreaming(link.direction, patience: setup.limits.timeout)
-            let began = ContinuousClock.now
-            try await session(from).writeMarker(marker, link: link)
-            // Twice the limit is enough to say by how much it was missed.
-            let patience = setup.limits.maxLag * 2 + .seconds(5)
-            while try await session(from.other).arrivedMarker(link) != marker {
-                guard ContinuousClock.now - began < patience else {
-                    inputs.isStreaming = true
-                    return
-                }
-                try? await Task.sleep(for: .milliseconds(5))
-            }
-            inputs.isStreaming = true
-            inputs.lag = ContinuousClock.now - began
-        } catch {
-            logger.warning("\(ErrorRenderer.headline(error))")
-            inputs.isStreaming = false
-        }
-    }
-
-    /// On the way back, where nobody makes checks beforehand, one is made now.
-    private func lastReport(_ from: Side, _ services: [String]) async -> CheckReport? {
-        if from == .target {
-            do throws(BridgeError) { return try await directions.check(.reverse, services: services, configuration, logger) } catch {
-                logger.warning("the check of the way back: \(ErrorRenderer.headline(error))")
-                return nil
-            }
-        }
-        let (directory, name) = (migration.directory, configuration.migration)
-        let (source, tables) = (migration.source.displayName, tables(services, from).map(\.description))
-        let report = try? await BlockingWork().run { () throws(BridgeError) in
-            try CheckHistory(directory).newest(of: name, source: source, tables: tables)
-        }
-        return report ?? nil
-    }
-
-    /// - Parameter moved: when writers moved last; what was found before says nothing of what they did since.
-    private static func check(_ report: CheckReport, since moved: Timestamp?) -> GateInputs.Check {
-        let never = Duration.seconds(1_000_000_000)
-        let now = Double(Timestamp.now.microseconds) / 1e6
-        var age = never
-        if let began = RFC3339.seconds(report.startedAt), let ended = report.completedAt.flatMap(RFC3339.seconds), ended <= now + 1,
-            moved.map({ Double($0.microseconds) / 1e6 <= began }) ?? true
-        { age = .milliseconds(Int64(max(0, now - ended) * 1_000)) }
-        // It covers the tables that move, whichever else it left out.
-        let isClean = report.verdict == .consistent && report.foreignWrites == 0
-        return GateInputs.Check(
-            verdict: report.verdict.rawValue, isConsistent: report.verdict == .consistent, opensGate: isClean || report.gate.isOpen,
-            reasons: report.gate.reasons, age: age)
-    }
-
-    private func reverseObstacles(_ goal: Attempt.Goal) async -> [String]? {
-        // The way forward, which is the way back from the target, is there and was measured.
-        guard goal != .writesBack else { return [] }
-        do throws(BridgeError) {
-            // What was made once is looked at by its link.
-            if try await directions.reverseTarget.linkState(directions.reverse)?.origin != nil { return [] }
-            return try await directions.reversePreparation(configuration, logger).findings().filter { $0.severity == .blocking }
-                .map { Printable.text($0.what) }
-        } catch {
-            logger.warning("the way back: \(ErrorRenderer.headline(error))")
-            return nil
-        }
     }
 }

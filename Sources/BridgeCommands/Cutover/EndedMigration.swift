@@ -7,6 +7,9 @@ struct EndedMigration: Sendable {
     var wasCompleted: Bool
     var endedAt: String
 
+    private var ending: CutoverReport.Ending { wasCompleted ? .completed : .cancelled }
+    var phase: String { ending.rawValue }
+
     /// - Returns: nil for one that is under way, was never begun, or of which a database does not tell.
     static func find(_ configuration: Configuration, _ registry: ConnectorRegistry) async throws(BridgeError) -> EndedMigration? {
         guard let ended = read(configuration) else { return nil }
@@ -50,7 +53,7 @@ struct EndedMigration: Sendable {
     /// Why it is not run again.
     func refusal(_ configuration: Configuration) -> BridgeError {
         BridgeError(
-            .configurationInvalid, "the migration was \(wasCompleted ? "completed" : "cancelled") at \(endedAt)",
+            .configurationInvalid, "the migration was \(phase) at \(endedAt)",
             context: [.init(.migration, configuration.migration)],
             hint: "nothing is left to run; to begin it anew, move \(CutoverStage.archivePath(configuration)) away first")
     }
@@ -71,8 +74,8 @@ struct EndedMigration: Sendable {
 
     func report(_ verb: String, _ configuration: Configuration) -> CutoverReport {
         var report = CutoverReport(verb: verb, migration: configuration.migration)
-        report.ending = wasCompleted ? .completed : .cancelled
-        report.reason = "nothing to do: the migration was \(wasCompleted ? "completed" : "cancelled") at \(endedAt)"
+        report.ending = ending
+        report.reason = "nothing to do: the migration was \(phase) at \(endedAt)"
         return report
     }
 }

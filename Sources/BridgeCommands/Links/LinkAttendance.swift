@@ -177,4 +177,11 @@ extension CutoverStage {
             return try LinkSupervisor.start(migration.configuration, registry, logger: logger)
         }
     }
+
+    /// For what only looks, over connectors that are there already.
+    static func open(_ migration: Migration, back: Migration) async throws(BridgeError) -> CutoverStage {
+        try await open(
+            migration, back: back, CutoverRequest(), logger: Logger(label: "bridge") { _ in SwiftLogNoOpLogHandler() }
+        ) { (_, _) throws(BridgeError) -> any KeptLinks in UnkeptLinks() }
+    }
 }

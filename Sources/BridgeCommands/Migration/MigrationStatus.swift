@@ -18,6 +18,11 @@ struct MigrationStatus: Sendable {
     /// Nil where there is no way back.
     var reverse: LinkStatus?
     var lastCheck: LastCheck?
+    /// Nil before the copy is done, and where it could not be read.
+    var cutover: CutoverOutlook?
+    var cutoverError: BridgeError?
+    /// Set where nothing of the migration is left.
+    var ended: EndedMigration?
 
     var links: [LinkStatus] { [forward] + (reverse.map { [$0] } ?? []) }
 
@@ -35,6 +40,10 @@ struct MigrationStatus: Sendable {
         status.lastCheck = await LastCheck.read(directory, migration: configuration.migration)
         await status.ask(migration)
         await status.askReverse(back)
+        await status.askCutover(migration, back)
+        if status.forward.state == nil, status.source.error == nil, status.target.error == nil {
+            status.ended = try await EndedMigration.find(configuration, registry)
+        }
         await migration.close()
         await back.close()
         if let error = status.source.error, status.target.error != nil, status.forward.report == nil,
@@ -92,12 +101,20 @@ struct MigrationStatus: Sendable {
         reverse = link
     }
 
+    /// What the databases hold of the cutover. It is the last to be asked, and closes the connectors.
+    private mutating func askCutover(_ migration: Migration, _ back: Migration) async {
+        guard source.error == nil, target.error == nil, forward.state?.phase == .syncing else { return }
+        do throws(BridgeError) { cutover = try await CutoverOutlook.read(migration, back: back) } catch { cutoverError = error }
+    }
+
     // MARK: - What follows from it
 
     /// Whether a process runs the links, or tries to.
     var isRunning: Bool { links.contains { $0.isRunning || $0.hasProcess } }
 
     var phase: String {
+        if let ended { return ended.phase }
+        if let cutover { return CutoverReport.phase(cutover.standing.phases) }
         if let state = forward.state { return state.phase.rawValue }
         if target.error != nil, let report = forward.report { return report.phase }
         return LinkState.Phase.preparing.rawValue
@@ -132,6 +149,9 @@ struct MigrationStatus: Sendable {
         if let error = source.error { return ["source: \(error.hint)"] }
         if let error = target.error { return ["target: \(error.hint)"] }
         if let error = links.compactMap(\.journalError).first { return [error.hint] }
+        if ended != nil { return [] }
+        if let cutoverError { return [cutoverError.hint] }
+        if cutover?.standing.attempt != nil { return ["bridge cutover resume"] }
         switch (phase, isRunning) {
         case ("preparing", false): return ["bridge preflight", "bridge schema apply", "bridge run"]
         case (_, false): return ["bridge run"]

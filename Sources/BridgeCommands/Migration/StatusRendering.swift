@@ -23,11 +23,21 @@ extension MigrationStatus {
                 "eta_seconds": JSONValue(running?.copyEtaSeconds),
             ],
             "last_check": lastCheck?.json(at: .now) ?? .null,
-            "gates": [],
+            "services": .object(
+                (cutover?.standing.phases ?? [:]).sorted { $0.key < $1.key }.map {
+                    JSONValue.Member(name: $0.key, value: .string($0.value.rawValue))
+                }),
+            "unfinished_attempt": JSONValue(cutover?.standing.attempt?.goal.rawValue),
+            "gates": .array((cutover?.gates ?? []).map { CutoverReport.json($0) }),
             "conflicts": nil,
-            "drift": [],
+            "drift": .array(drift.map(JSONValue.string)),
             "next_steps": .array(nextSteps.map(JSONValue.string)),
         ]
+    }
+
+    /// What the databases show and the records do not tell.
+    private var drift: [String] {
+        (cutover?.standing.drift ?? []) + (cutoverError.map { ["the cutover cannot be read: \(ErrorRenderer.headline($0))"] } ?? [])
     }
 
     private static func json(_ side: Side) -> JSONValue {
@@ -48,9 +58,24 @@ extension MigrationStatus {
         lines += linkTable(style)
         for link in links { lines += link.notes(style) }
         if let lastCheck { lines.append(lastCheck.line(style, at: .now)) }
-        if phase != "syncing", forward.state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
+        lines += cutoverLines(style)
+        if forward.state?.phase != .syncing, forward.state?.origin != nil || isRunning { lines += [""] + copyTable(style) }
         if !nextSteps.isEmpty { lines += ["", style.cyan("next:") + " " + nextSteps.joined(separator: "; ")] }
         return lines
+    }
+
+    /// Services once one of them has moved; gates that are shut; whatever is not as it should be.
+    private func cutoverLines(_ style: Style) -> [String] {
+        var lines: [String] = []
+        if let cutover {
+            let standing = cutover.standing
+            let hasMoved = standing.attempt != nil || standing.phases.values.contains { $0 != .syncing }
+            if hasMoved { lines += CutoverLines(style: style).standing(standing).map { "  " + $0 } }
+            let shut = cutover.gates.filter { !$0.isOpen }.map { "\($0.name.rawValue) (\(Printable.text($0.measured)))" }
+            if !shut.isEmpty { lines.append("  gates that are shut: " + shut.joined(separator: ", ")) }
+            if hasMoved { return lines }
+        }
+        return lines + drift.map { style.red("  drift: \(Printable.text($0))") }
     }
 
     private func linkTable(_ style: Style) -> [String] {

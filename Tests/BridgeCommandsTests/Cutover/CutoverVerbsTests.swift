@@ -92,11 +92,52 @@ struct CutoverVerbsTests {
         let place = CutoverPlace(links: links)
         let before = try await place.dump()
         for verb in ["switch-reads", "switch-writes", "rehearse", "rollback", "complete", "cancel", "resume"] {
-            let report = try await place.verb(verb, "--dry-run")
+            // Writes are switched, and migrations completed, only from where reads are on the target.
+            let isShut = ["switch-writes", "rehearse", "complete"].contains(verb)
+            let report = try await place.verb(verb, "--dry-run", status: isShut ? 1 : 0)
             #expect((report["steps"] as? [Any])?.isEmpty == (verb == "resume"), "\(verb)")
+            let shut = (report["gates"] as? [[String: Any]] ?? []).filter { $0["open"] as? Bool == false }
+            #expect(shut.contains { $0["name"] as? String == "phase" } == isShut, "\(verb): \(shut)")
         }
         try await place.verb("status")
+        #expect(try await links.run("status").status == 0)
         #expect(try await place.dump() == before)
+    }
+
+    @Test("C8 C19 status tells the phase, the gates of what comes next, and what is not as the ledger says", arguments: Pair.all)
+    func status(_ pair: Pair) async throws {
+        let (place, run) = try await CutoverPlace.ready(pair)
+        func look() async throws -> [String: Any] {
+            let outcome = try await place.links.run("status", "--json")
+            #expect(outcome.status == 0, "\(outcome.errors)")
+            return try #require(try JSONSerialization.jsonObject(with: Data(outcome.output.utf8)) as? [String: Any])
+        }
+        func gates(_ status: [String: Any]) -> [String: Bool] {
+            var gates: [String: Bool] = [:]
+            for gate in status["gates"] as? [[String: Any]] ?? [] {
+                if let name = gate["name"] as? String { gates[name] = gate["open"] as? Bool }
+            }
+            return gates
+        }
+        try await waitUntil("the gates to open") {
+            let open = gates(try await look())
+            return open.count > 3 && open.values.allSatisfy { $0 }
+        }
+        try await place.verb("switch-reads")
+        var status = try await look()
+        #expect(status["phase"] as? String == "reads_switched")
+        #expect(gates(status)["fence"] == true && gates(status)["reverse"] == true, "\(gates(status))")
+        try await place.verb("switch-writes")
+        status = try await look()
+        #expect(status["phase"] as? String == "writes_switched")
+        #expect(gates(status)["soak"] == true, "\(gates(status))")
+        #expect((status["drift"] as? [String])?.isEmpty == true)
+        try await place.target.execute(LinkPlace.insert(60))
+        try await place.verb("complete")
+        #expect(await run.wait().status == 0)
+        status = try await look()
+        #expect(status["phase"] as? String == "completed")
+        #expect((status["next_steps"] as? [String])?.isEmpty == true)
     }
 
     @Test("C8 a shut gate stops a switch with 1, and is passed by a reason that the ledger keeps", arguments: [Pair.all[0]])

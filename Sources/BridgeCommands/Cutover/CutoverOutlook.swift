@@ -1,0 +1,34 @@
+import BridgeCore
+import BridgeCutover
+import Logging
+
+/// Where a migration's cutover is, and the gates of what comes next, for whoever only looks.
+struct CutoverOutlook: Sendable {
+    var standing: Standing
+    /// Of the next verb: `switch-reads`, `switch-writes`, `complete`.
+    var gates: [Gate]
+
+    /// - Parameter back: the migration's other direction. The connectors of both are closed at the end.
+    static func read(_ migration: Migration, back: Migration) async throws(BridgeError) -> CutoverOutlook {
+        let stage = try await CutoverStage.open(migration, back: back)
+        let result: Result<CutoverOutlook, BridgeError>
+        do throws(BridgeError) { result = .success(try await read(stage)) } catch { result = .failure(error) }
+        await stage.close()
+        return try result.get()
+    }
+
+    private static func read(_ stage: CutoverStage) async throws(BridgeError) -> CutoverOutlook {
+        let standing = try await Standing.read(stage.setup)
+        let ledger = try Ledger(standing.entries)
+        let phase = standing.phases.values.min() ?? .syncing
+        // Services that are ahead of the others have nothing to wait for.
+        let services = stage.setup.services.map(\.name).filter { standing.phases[$0] ?? .syncing == phase }
+        let gates =
+            switch phase {
+            case .syncing: await stage.look(.switchReads, services, ledger)
+            case .readsSwitched: await stage.look(.switchWrites, services, ledger)
+            case .writesSwitched: stage.completionGates(await stage.look(.writesBack, services, ledger), ledger)
+            }
+        return CutoverOutlook(standing: standing, gates: gates)
+    }
+}
