@@ -87,6 +87,12 @@ struct CheckedPair: Sendable {
         try await makeCheck(mode, change: change).run()
     }
 
+    /// A few rows of `accounts` and `items`.
+    static let someRows = """
+        BEGIN; INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', 5, ''); INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);
+        COMMIT;
+        """
+
     /// Copies, then keeps the link running while `body` works.
     func whileSyncing<Result: Sendable>(
         _ body: @Sendable (LinkRunner) async throws -> Result
