@@ -113,6 +113,9 @@ struct CheckedPair: Sendable {
 }
 
 extension CheckReport {
+    /// Rows that are to be looked at again, in all tables.
+    var pendingRows: Int64 { tables.reduce(0) { $0 + $1.pending } }
+
     /// What a failed expectation shows.
     var summary: String {
         let broken = soundness.filter { !$0.holds }.map { "\($0.name): \($0.detail ?? "")" }
