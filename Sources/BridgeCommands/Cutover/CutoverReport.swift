@@ -106,9 +106,12 @@ struct CutoverLines: Sendable {
         "step \(pad(name, 22)) \(style.green("done"))  \(milliseconds(duration))"
     }
 
-    func failed(_ name: String, _ error: BridgeError, isRetried: Bool) -> String {
-        let word = isRetried ? style.yellow("again") : style.red("failed")
-        return "step \(pad(name, 22)) \(word)  \(ErrorRenderer.headline(error))"
+    func failed(_ name: String, _ error: BridgeError) -> String {
+        "step \(pad(name, 22)) \(style.red("failed"))  \(ErrorRenderer.headline(error))"
+    }
+
+    func waiting(_ error: BridgeError, _ limit: Duration) -> String {
+        "\(style.yellow("waiting")) for up to \(Quantity.text(limit)): \(ErrorRenderer.headline(error))"
     }
 
     func milliseconds(_ duration: Duration) -> String {
