@@ -41,7 +41,8 @@ struct CutoverReport: Sendable {
             "format_version": 1,
             "verb": .string(verb),
             "migration": .string(migration),
-            "phase": .string(ending?.rawValue ?? Self.phase(standing?.phases ?? [:])),
+            // After a verb the databases may not have answered any more.
+            "phase": .string(ending?.rawValue ?? standing.map { Self.phase($0.phases) } ?? "unknown"),
             "services": .object(
                 (standing?.phases ?? [:]).sorted { $0.key < $1.key }.map {
                     JSONValue.Member(name: $0.key, value: .string($0.value.rawValue))

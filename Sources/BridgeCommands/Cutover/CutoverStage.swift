@@ -83,10 +83,17 @@ struct CutoverStage: Sendable {
         inputs.foreignWrites = report?.foreignWrites
         inputs.window = configuration.cutover.window.map { .init(text: $0.text, remaining: $0.remaining(at: .now)) }
         guard goal != .switchReads else { return inputs }
-        inputs.left = try? await session(from).facts(of: tables(services, from))
-        inputs.entered = try? await session(from.other).facts(of: tables(services, from.other))
+        inputs.left = await facts(from, services)
+        inputs.entered = await facts(from.other, services)
         inputs.reverseObstacles = await reverseObstacles(goal)
         return inputs
+    }
+
+    private func facts(_ side: Side, _ services: [String]) async -> CutoverFacts? {
+        do throws(BridgeError) { return try await session(side).facts(of: tables(services, side)) } catch {
+            logger.warning("the \(side.rawValue) could not be looked at: \(ErrorRenderer.headline(error))")
+            return nil
+        }
     }
 
     private func session(_ side: Side) -> any CutoverSession { side == .source ? setup.source : setup.target }
@@ -130,10 +137,14 @@ struct CutoverStage: Sendable {
         }
         let (directory, name) = (migration.directory, configuration.migration)
         let (source, tables) = (migration.source.displayName, tables(services, from).map(\.description))
-        let report = try? await BlockingWork().run { () throws(BridgeError) in
-            try CheckHistory(directory).newest(of: name, source: source, tables: tables)
+        do throws(BridgeError) {
+            return try await BlockingWork().run { () throws(BridgeError) in
+                try CheckHistory(directory).newest(of: name, source: source, tables: tables)
+            }
+        } catch {
+            logger.warning("the last checks could not be read: \(ErrorRenderer.headline(error))")
+            return nil
         }
-        return report ?? nil
     }
 
     /// - Parameter moved: when writers moved last; what was found before says nothing of what they did since.
