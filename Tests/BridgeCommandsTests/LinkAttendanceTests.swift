@@ -13,7 +13,6 @@ struct LinkAttendanceTests {
         let place = try await LinkPlace(pair)
         #expect(try await place.run("run", "--until-caught-up").status == 0)
         let links = try LinkSupervisor.start(place.configuration, .standard, logger: place.logger)
-        #expect(links.isOwn)
         #expect(links.process == getpid())
         try await links.waitUntilStreaming(.forward, patience: .seconds(60))
         let early = await #expect(throws: BridgeError.self) { try await links.waitUntilStreaming(.reverse, patience: .zero) }
@@ -27,7 +26,6 @@ struct LinkAttendanceTests {
             links.standing(.forward)?.lagSeconds == 0 && links.standing(.reverse)?.lagSeconds == 0
         }
         await links.stop()
-        #expect(!links.isOwn)
         #expect(DirectoryLock.holder(of: place.directory) == nil)
     }
 
@@ -37,17 +35,16 @@ struct LinkAttendanceTests {
         let run = try place.start()
         try await place.waitUntilStreaming(.forward, process: run)
         let links = try LinkSupervisor.start(place.configuration, .standard, logger: place.logger)
-        #expect(!links.isOwn)
         #expect(links.process == run.processIdentifier)
         try await links.waitUntilStreaming(.forward, patience: .seconds(60))
         try await place.prepareReverse()
         try await links.waitUntilStreaming(.reverse, patience: .seconds(60))
-        #expect(!links.isOwn)
+        #expect(links.process == run.processIdentifier)
         run.send(signal: SIGKILL)
         _ = await run.wait()
         #expect(links.standing(.reverse) == nil)
         try await links.waitUntilStreaming(.reverse, patience: .seconds(60))
-        #expect(links.isOwn)
+        #expect(links.process == getpid())
         await links.stop()
     }
 

@@ -29,6 +29,7 @@ import threading
 import time
 
 from databases import PostgreSQL, SQLite
+from waiting import Pace, reached, sleep_until, wait_for
 
 SCHEMA = """
     CREATE TABLE entries({key} PRIMARY KEY, writer {number} NOT NULL, note text);
@@ -113,24 +114,27 @@ class Writer(threading.Thread):
 
     def __init__(self, number, sides, rate, seed):
         super().__init__(daemon=True)
-        self.number, self.sides, self.interval = number, sides, 1 / rate if rate else 0
+        self.number, self.sides, self.rate = number, sides, rate
         self.random = random.Random(seed)
         self.rows, self.increments, self.refused = [], 0, 0
         self.unsure = []
         self.moments = []
-        self.is_over = False
+        self.over = threading.Event()
 
     def run(self):
         clients = [client(side) for side in self.sides]
-        side, key, due = 0, self.number, time.monotonic()
-        while not self.is_over:
+        side, key = 0, self.number
+        pace = Pace(1 / self.rate if self.rate else 0)
+        while not self.over.is_set():
             is_row = self.random.random() < 0.7
             if is_row:
                 key += 100
                 sql = f"INSERT INTO entries VALUES ({key}, {self.number}, 'n{key}')"
             else:
                 sql = f"UPDATE counters SET n = n + 1 WHERE id = {self.number}"
-            while not self.is_over:
+            # As an application does, it leaves a moment between two tries of a write that is refused.
+            tries = Pace(0.001, most_behind=0)
+            while not self.over.is_set():
                 answer = clients[side].run(sql)
                 if answer is None:
                     self.moments.append(time.monotonic())
@@ -145,33 +149,33 @@ class Writer(threading.Thread):
                     self.unsure.append(key if is_row else None)
                     break
                 side = 1 - side
-                time.sleep(0.001)
-            due = max(due + self.interval, time.monotonic() - 0.05)
-            time.sleep(max(0, due - time.monotonic()))
+                tries.wait(self.over)
+            pace.wait(self.over)
         for each in clients:
             each.close()
 
 
 class Prober(threading.Thread):
-    """Tries to write to both sides in turn, every ten milliseconds or so."""
+    """Tries to write to both sides in turn, to each every ten milliseconds."""
 
     def __init__(self, sides):
         super().__init__(daemon=True)
         self.sides = sides
-        self.looks, self.violations, self.is_over = 0, [], False
+        self.looks, self.violations, self.over = 0, [], threading.Event()
 
     def run(self):
         clients = [client(side) for side in self.sides]
         last = []
         turn = 0
-        while not self.is_over:
+        pace = Pace(0.005, most_behind=0)
+        while not self.over.is_set():
             answer = clients[turn].probe()
             self.looks += 1
             last = (last + [(turn, answer is None, time.monotonic())])[-3:]
             if len(last) == 3 and all(ok for _, ok, _ in last):
                 self.violations.append(last)
             turn = 1 - turn
-            time.sleep(0.005)
+            pace.wait(self.over)
         for each in clients:
             each.close()
 
@@ -223,16 +227,15 @@ class Place:
         self.call("check")
 
     def wait_until_running(self):
-        deadline = time.monotonic() + 60
-        while True:
+        links = []
+
+        def are_running():
             # A verb that keeps the links at work meanwhile keeps a run out.
             self.start_run()
-            links = json.loads(self.call("status", "--json")[1])["links"]
-            if links and all(link["state"] == "running" for link in links):
-                return
-            if time.monotonic() > deadline:
-                raise SystemExit(f"the links do not run: {links}")
-            time.sleep(0.1)
+            links[:] = json.loads(self.call("status", "--json")[1])["links"]
+            return links and all(link["state"] == "running" for link in links)
+
+        wait_for(are_running, lambda: f"the links do not run: {links}")
 
     def stop(self):
         if self.runner and self.runner.poll() is None:
@@ -258,9 +261,9 @@ def kills(place, options, chance):
         length = lengths.get(verb, 1.5)
         process = place.start("cutover", verb)
         began = time.monotonic()
-        moment = chance.uniform(0, length * 1.1)
         try:
-            out, err = process.communicate(timeout=moment)
+            # Killed at any moment of the verb alike, wherever that is.
+            out, err = process.communicate(timeout=chance.uniform(0, length * 1.1))
             # It was done before its moment came.
             lengths[verb] = max(0.1, 0.7 * length + 0.3 * (time.monotonic() - began))
             if process.returncode not in (0, 1, 75):
@@ -279,11 +282,13 @@ def kills(place, options, chance):
         if what != "verb":
             place.runner.send_signal(signal.SIGKILL)
             place.runner.wait()
+        killed = time.monotonic()
         process.communicate() if what != "run" else None
         count += 1
         done[f"{verb}, {what}"] = done.get(f"{verb}, {what}", 0) + 1
         if chance.random() < 0.5:
-            time.sleep(chance.uniform(0, 5))
+            # What is left is left alone: for some time in which a fence holds, or for so long that it ends by itself.
+            sleep_until(killed + chance.uniform(0, 5))
         if what == "both" and chance.random() < 0.5:
             # Nobody keeps the links at work but the verb that takes it up.
             place.verb("resume", wanted=(0, 75))
@@ -297,13 +302,21 @@ def kills(place, options, chance):
     return done
 
 
-def switches(place, options):
+def wait_for_writes(writers, more):
+    """Until each writer has had that many more writes acknowledged: the application has arrived, and is at work."""
+    wanted = [len(writer.moments) + more for writer in writers]
+    wait_for(lambda: all(len(writer.moments) >= count for writer, count in zip(writers, wanted)),
+             lambda: f"the writers do not write: {[len(writer.moments) for writer in writers]}, wanted {wanted}")
+
+
+def switches(place, options, writers):
     pauses = {"switch-writes": [], "rollback": []}
     for _ in range(options.switches):
         for verb in ("switch-writes", "rollback"):
             report = place.verb(verb)
             pauses[verb].append(report["pause_ms"])
-            time.sleep(1)
+            # What a second brings.
+            wait_for_writes(writers, max(1, int(options.rate / options.writers)))
     return pauses
 
 
@@ -316,13 +329,9 @@ def account(place, writers):
     if report["drift"] or report["unfinished_attempt"]:
         wrong.append(f"status: {report['drift']} {report['unfinished_attempt']}")
     # What was written last arrives on the other side.
-    deadline = time.monotonic() + 60
     columns = {"entries": ["id", "writer", "note"], "counters": ["id", "n"], "probes": ["id", "n"]}
-    while any(serving.rows(t, c) != other.rows(t, c) for t, c in columns.items()):
-        if time.monotonic() > deadline:
-            wrong.append("the two sides differ")
-            break
-        time.sleep(0.2)
+    if not reached(lambda: all(serving.rows(t, c) == other.rows(t, c) for t, c in columns.items()), limit=60):
+        wrong.append("the two sides differ")
     present = {int(key) for key, in serving.rows("entries", ["id"])}
     counters = {int(key): int(n) for key, n in serving.rows("counters", ["id", "n"])}
     for writer in writers:
@@ -377,11 +386,11 @@ def main():
         if options.kills:
             print(json.dumps(kills(place, options, chance), indent=1))
         if options.switches:
-            for verb, pauses in switches(place, options).items():
+            for verb, pauses in switches(place, options, writers).items():
                 print(f"{verb}: {len(pauses)} pauses, median {statistics.median(pauses):.0f} ms, worst {max(pauses):.0f} ms")
         seconds = time.monotonic() - began
         for each in writers + [prober]:
-            each.is_over = True
+            each.over.set()
         for each in writers + [prober]:
             each.join()
         wrong = account(place, writers)

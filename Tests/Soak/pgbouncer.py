@@ -18,6 +18,7 @@ import threading
 import time
 
 from cutover import Place
+from waiting import wait_for
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "connectors", "postgresql", "hooks", "pgbouncer.sh")
 
@@ -53,11 +54,10 @@ pidfile = {self.folder}/pid
         self.process = subprocess.Popen(
             [*account, "pgbouncer", os.path.join(self.folder, "pgbouncer.ini")], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 20
-        while subprocess.run(["psql", "-qXAt", self.url("shop"), "-c", "SELECT 1"], capture_output=True).returncode:
-            if time.monotonic() > deadline:
-                raise SystemExit("PgBouncer does not answer")
-            time.sleep(0.1)
+        wait_for(lambda: self.answers("SELECT 1"), "PgBouncer does not answer", limit=20)
+
+    def answers(self, sql):
+        return subprocess.run(["psql", "-qXAt", self.url("shop"), "-c", sql], capture_output=True).returncode == 0
 
     def write(self, name, text):
         with open(os.path.join(self.folder, name), "w") as file:
@@ -84,6 +84,8 @@ pidfile = {self.folder}/pid
 
 
 class Client(threading.Thread):
+    """Runs transactions one after the other, without a pause, until it is over or one fails."""
+
     def __init__(self, number, url):
         super().__init__(daemon=True)
         self.number, self.url = number, url
@@ -107,6 +109,14 @@ class Client(threading.Thread):
             self.done += 1
         psql.stdin.close()
         psql.wait()
+
+
+def wait_for_transactions(clients, more):
+    """Until each client has done that many more, where the application is now; or one has failed."""
+    wanted = [client.done + more for client in clients]
+    wait_for(lambda: any(client.error for client in clients)
+             or all(client.done >= count for client, count in zip(clients, wanted)),
+             lambda: f"the clients are held up: {[client.done for client in clients]}, wanted {wanted}")
 
 
 def main():
@@ -141,7 +151,7 @@ def main():
         for _ in range(options.switches):
             for verb in ("rehearse", "switch-writes", "rollback"):
                 pauses[verb].append(place.verb(verb)["pause_ms"])
-                time.sleep(1)
+                wait_for_transactions(clients, 100)
         for client in clients:
             client.is_over = True
         for client in clients:

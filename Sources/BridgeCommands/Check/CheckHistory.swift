@@ -84,19 +84,8 @@ package struct CheckHistory: Sendable {
         guard CheckIdentifier.isValid(report.checkId) else {
             throw BridgeError(.internalFault, "a check has a name that cannot be one of a file")
         }
-        let folder = directory.checksDirectory
-        try makeFolder(folder)
-        let temporary = "\(folder)/.\(report.checkId).\(getpid()).tmp"
-        do throws(BridgeError) {
-            try write(report.json.pretty + "\n", to: temporary)
-            guard rename(temporary, path(of: report.checkId)) == 0 else {
-                throw Self.failure("a check's report cannot be put into its place", path(of: report.checkId))
-            }
-        } catch {
-            unlink(temporary)
-            throw error
-        }
-        try synchronize(folder)
+        try makeFolder(directory.checksDirectory)
+        try WholeFile(path: path(of: report.checkId), what: "a check's report", permissions: 0o600).write(report.json.pretty + "\n")
         if report.background { removeBackground(before: report) }
         try prune()
     }
@@ -118,21 +107,6 @@ package struct CheckHistory: Sendable {
         guard errno == EEXIST else { throw Self.failure("the folder for reports cannot be made", folder) }
     }
 
-    private func write(_ text: String, to path: String) throws(BridgeError) {
-        let file = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
-        guard file >= 0 else { throw Self.failure("a check's report cannot be made", path) }
-        defer { close(file) }
-        let bytes = Array(text.utf8)
-        var offset = 0
-        while offset < bytes.count {
-            let count = bytes[offset...].withUnsafeBytes { Foundation.write(file, $0.baseAddress, $0.count) }
-            if count < 0, errno == EINTR { continue }
-            guard count > 0 else { throw Self.failure("a check's report cannot be written", path) }
-            offset += count
-        }
-        guard fsync(file) == 0 else { throw Self.failure("a check's report cannot be made durable", path) }
-    }
-
     private func synchronize(_ folder: String) throws(BridgeError) {
         let descriptor = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         guard descriptor >= 0 else { throw Self.failure("a folder cannot be opened", folder) }
@@ -143,7 +117,7 @@ package struct CheckHistory: Sendable {
     private func prune() throws(BridgeError) {
         for identifier in try identifiers().dropFirst(Self.limit) { unlink(path(of: identifier)) }
         // What a crash left; a file that is being written is younger.
-        for name in try names() where name.hasPrefix(".") && name.hasSuffix(".tmp") {
+        for name in try names() where name.hasSuffix(".tmp") {
             var status = stat()
             let path = "\(directory.checksDirectory)/\(name)"
             if stat(path, &status) == 0, time(nil) - status.st_mtim.tv_sec > 3600 { unlink(path) }

@@ -37,6 +37,8 @@ struct CheckProcedure: Sendable {
             outcome = Outcome(report: try await session.run { display.show($0) })
         } catch { outcome = failed(error, request, started) }
         display.finish()
+        // Rows that were repaired without the ledger's knowledge are no quiet success.
+        do throws(BridgeError) { try await session.endRepair(outcome.report) } catch { outcome.error = outcome.error ?? error }
         await migration.close()
         await record(&outcome)
         return outcome

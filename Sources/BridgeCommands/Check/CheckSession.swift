@@ -44,12 +44,17 @@ final class CheckSession: Sendable {
     private let link: RunSession?
     /// Held until ``run(_:)`` is over, whoever still knows the session then.
     private let lock: Mutex<DirectoryLock?>
+    /// Of a repair.
+    private let record: RepairRecord?
     private let logger: Logger
     private let state = Mutex(State())
 
-    private init(check: any ConsistencyCheck, link: RunSession?, lock: DirectoryLock?, logger: Logger) {
+    private init(
+        check: any ConsistencyCheck, link: RunSession?, lock: DirectoryLock?, record: RepairRecord?, logger: Logger
+    ) {
         self.check = check
         self.link = link
+        self.record = record
         self.lock = Mutex(lock)
         self.logger = logger
     }
@@ -68,7 +73,20 @@ final class CheckSession: Sendable {
         let link = try await migration.open()
         let tables = try CheckSelection.tables(request.tables, in: link.description)
         try await requireSyncing(migration, link.description)
-        if request.repair { try await requireSource(migration) }
+        let record = request.repair ? try await beginRepair(migration, link.description) : nil
+        do throws(BridgeError) {
+            return try await open(migration, request, link, tables, record, factory, logger)
+        } catch {
+            await record?.end()
+            throw error
+        }
+    }
+
+    private static func open(
+        _ migration: Migration, _ request: Request, _ link: Migration.Link, _ tables: [TableName]?, _ record: RepairRecord?,
+        _ factory: ConsistencyCheckFactory, _ logger: Logger
+    ) async throws(BridgeError) -> CheckSession {
+        let directory = migration.directory
         let lock = try takeLock(directory, isRepair: request.repair)
         var options = CheckOptions(
             mode: request.mode, tables: tables, showValues: request.showValues, sampleLimit: request.samples,
@@ -86,15 +104,29 @@ final class CheckSession: Sendable {
         let session = lock == nil ? nil : try RunSession.prepare(migration, link: link, logger: logger)
         let check = try factory(
             link.description, options, migration.source, migration.target, logger, session?.applierAccess)
-        return CheckSession(check: check, link: session, lock: lock, logger: logger)
+        return CheckSession(check: check, link: session, lock: lock, record: record, logger: logger)
+    }
+
+    /// From then on no cutover begins, nor goes on, until the repair is over.
+    private static func beginRepair(_ migration: Migration, _ link: LinkDescription) async throws(BridgeError) -> RepairRecord {
+        try await requireSource(migration, link)
+        let records = try await migration.target.openCutover(migration: migration.configuration.migration)
+        let record = RepairRecord(records, owner: OperatorName.make(), isOwnerGone: OperatorName.isGone)
+        do throws(BridgeError) {
+            try await record.begin()
+            // A verb may have been at work until just now.
+            try await requireSource(migration, link)
+            return record
+        } catch {
+            await record.end()
+            throw error
+        }
     }
 
     /// A repair writes the source's rows over the target's: never where the application writes to the target.
-    private static func requireSource(_ migration: Migration) async throws(BridgeError) {
+    private static func requireSource(_ migration: Migration, _ link: LinkDescription) async throws(BridgeError) {
         var sides: WritingSides?
-        if migration.direction == .forward {
-            sides = try await WritingSides.read(migration, try await migration.open().description)
-        }
+        if migration.direction == .forward { sides = try await WritingSides.read(migration, link) }
         guard sides != WritingSides(.source) else { return }
         throw BridgeError(
             .configurationInvalid,
@@ -146,6 +178,17 @@ final class CheckSession: Sendable {
     func stop() {
         state.withLock { $0.isStopping = true }
         check.stop()
+    }
+
+    /// Tells the ledger what was repaired, and lets cutovers begin again. To be called once ``run(_:)`` is over.
+    /// - Parameter report: nil if there is none.
+    func endRepair(_ report: CheckReport?) async throws(BridgeError) {
+        guard let record else { return }
+        let tables = report?.tables.filter { $0.repaired > 0 }.map { (name: $0.target, rows: $0.repaired) } ?? []
+        let result: Result<Void, BridgeError>
+        do throws(BridgeError) { result = .success(try await record.add(tables)) } catch { result = .failure(error) }
+        await record.end()
+        try result.get()
     }
 
     /// Runs to the end; calls `observe` twice a second with how far it is.

@@ -14,8 +14,9 @@ struct CutoverCommand: AsyncParsableCommand {
             Each works beside a running 'bridge run', or without one: it then keeps the links at work itself meanwhile.
             """,
         subcommands: [
-            CutoverStatusCommand.self, RehearseCommand.self, SwitchReadsCommand.self, SwitchWritesCommand.self,
-            RollbackCommand.self, ResumeCommand.self, CompleteCommand.self, CancelCommand.self,
+            CutoverStatusCommand.self, CutoverVerbCommand<Rehearse>.self, CutoverVerbCommand<SwitchReads>.self,
+            CutoverVerbCommand<SwitchWrites>.self, CutoverVerbCommand<Rollback>.self, CutoverVerbCommand<Resume>.self,
+            CutoverVerbCommand<Complete>.self, CutoverVerbCommand<Cancel>.self,
         ])
 }
 
@@ -76,24 +77,53 @@ struct CutoverOptions: ParsableArguments {
     }
 }
 
-/// A verb that changes something.
-protocol CutoverVerbCommand: BridgeSubcommand {
+/// A verb as a type, which is how ArgumentParser tells commands apart.
+protocol CutoverVerbType {
     static var verb: CutoverVerb { get }
-    var options: CutoverOptions { get }
-    var json: JSONOption { get }
 }
 
-extension CutoverVerbCommand {
+enum Rehearse: CutoverVerbType { static let verb = CutoverVerb.rehearse }
+enum SwitchReads: CutoverVerbType { static let verb = CutoverVerb.switchReads }
+enum SwitchWrites: CutoverVerbType { static let verb = CutoverVerb.switchWrites }
+enum Rollback: CutoverVerbType { static let verb = CutoverVerb.rollback }
+enum Resume: CutoverVerbType { static let verb = CutoverVerb.resume }
+enum Complete: CutoverVerbType { static let verb = CutoverVerb.complete }
+enum Cancel: CutoverVerbType { static let verb = CutoverVerb.cancel }
+
+extension CutoverVerb {
+    /// What it is for, in its help.
+    var abstract: String {
+        switch self {
+        case .rehearse: "Do all of switch-writes up to the point of no return, go back, and tell the pause."
+        case .switchReads: "Let the application read from the target; it still writes to the source."
+        case .switchWrites: "Let the application write to the target, with a way back."
+        case .rollback: "Take back the last switch: of writes, then of reads. No write is lost."
+        case .resume: "Finish, or undo, what a killed process left: it finds out which."
+        case .complete: "End the migration on the target, and remove everything that was made for it."
+        case .cancel: "End the migration on the source, going back first, and remove everything that was made for it."
+        }
+    }
+}
+
+/// A verb that changes something. All of them take the same.
+struct CutoverVerbCommand<Verb: CutoverVerbType>: BridgeSubcommand {
+    static var configuration: CommandConfiguration {
+        CommandConfiguration(commandName: Verb.verb.rawValue, abstract: Verb.verb.abstract)
+    }
+    @OptionGroup var global: GlobalOptions
+    @OptionGroup var options: CutoverOptions
+    @OptionGroup var json: JSONOption
+
     func execute(_ context: CommandContext) async throws(BridgeError) -> ExitStatus {
         signal(SIGPIPE, SIG_IGN)
         let configuration = try context.configuration()
         let request = try options.request()
         let isJSON = json.isOn
         if let ended = try await EndedMigration.find(configuration, context.registry) {
-            return show(try await ended.finish(Self.verb, configuration, isDryRun: request.isDryRun), context)
+            return show(try await ended.finish(Verb.verb, configuration, isDryRun: request.isDryRun), context)
         }
         let stage = try await CutoverStage.open(configuration, context.registry, request, logger: context.logger)
-        let procedure = CutoverProcedure(stage, Self.verb, request, lines: CutoverLines(style: context.style)) { line in
+        let procedure = CutoverProcedure(stage, Verb.verb, request, lines: CutoverLines(style: context.style)) { line in
             if !isJSON { Console.shared.out(line) }
         }
         let stopping = StopRequest(status: .interrupted, finishing: "step", logger: context.logger)
@@ -117,69 +147,6 @@ extension CutoverVerbCommand {
         for step in report.nextSteps { Console.shared.out("next: \(step)") }
         return report.exitStatus
     }
-}
-
-struct RehearseCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.rehearse
-    static let configuration = CommandConfiguration(
-        commandName: "rehearse", abstract: "Do all of switch-writes up to the point of no return, go back, and tell the pause.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct SwitchReadsCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.switchReads
-    static let configuration = CommandConfiguration(
-        commandName: "switch-reads", abstract: "Let the application read from the target; it still writes to the source.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct SwitchWritesCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.switchWrites
-    static let configuration = CommandConfiguration(
-        commandName: "switch-writes", abstract: "Let the application write to the target, with a way back.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct RollbackCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.rollback
-    static let configuration = CommandConfiguration(
-        commandName: "rollback", abstract: "Take back the last switch: of writes, then of reads. No write is lost.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct ResumeCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.resume
-    static let configuration = CommandConfiguration(
-        commandName: "resume", abstract: "Finish, or undo, what a killed process left: it finds out which.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct CompleteCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.complete
-    static let configuration = CommandConfiguration(
-        commandName: "complete", abstract: "End the migration on the target, and remove everything that was made for it.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
-}
-
-struct CancelCommand: CutoverVerbCommand {
-    static let verb = CutoverVerb.cancel
-    static let configuration = CommandConfiguration(
-        commandName: "cancel", abstract: "End the migration on the source, going back first, and remove everything that was made for it.")
-    @OptionGroup var global: GlobalOptions
-    @OptionGroup var options: CutoverOptions
-    @OptionGroup var json: JSONOption
 }
 
 struct CutoverStatusCommand: BridgeSubcommand {

@@ -64,7 +64,7 @@ extension CutoverStage {
 
     private func facts(_ side: Side, _ services: [String]) async -> CutoverFacts? {
         do throws(BridgeError) { return try await session(side).facts(of: tables(services, side)) } catch {
-            logger.warning("the \(side.rawValue): \(ErrorRenderer.headline(error))")
+            logger.warning("the \(side.rawValue) could not be looked at: \(ErrorRenderer.headline(error))")
             return nil
         }
     }
@@ -120,10 +120,14 @@ extension CutoverStage {
     private func newestReport(_ services: [String]) async -> CheckReport? {
         let (directory, name) = (migration.directory, configuration.migration)
         let (source, tables) = (migration.source.displayName, tables(services, .source).map(\.description))
-        let report = try? await BlockingWork().run { () throws(BridgeError) in
-            try CheckHistory(directory).newest(of: name, source: source, tables: tables)
+        do throws(BridgeError) {
+            return try await BlockingWork().run { () throws(BridgeError) in
+                try CheckHistory(directory).newest(of: name, source: source, tables: tables)
+            }
+        } catch {
+            logger.warning("the last checks could not be read: \(ErrorRenderer.headline(error))")
+            return nil
         }
-        return report ?? nil
     }
 
     /// - Parameter moved: when writers moved last; what was found before says nothing of what they did since.

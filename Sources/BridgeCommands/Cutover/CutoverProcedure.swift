@@ -293,10 +293,9 @@ final class CutoverProcedure: Sendable {
         switch event {
         case .began, .started, .ended: nil
         case .done(let step, let took): lines.step(step.rawValue, took)
-        case .failed(let step, let error): lines.failed(step.rawValue, error, isRetried: false)
-        case .retrying(let step, let error): lines.failed(step.rawValue, error, isRetried: true)
+        case .failed(let step, let error): lines.failed(step.rawValue, error)
+        case .waiting(let error, let limit): lines.waiting(error, limit)
         case .abort(let why): "going back: \(Printable.text(why))"
-        case .warning(let text): "warning: \(Printable.text(text))"
         }
     }
 

@@ -41,7 +41,8 @@ struct CutoverReport: Sendable {
             "format_version": 1,
             "verb": .string(verb),
             "migration": .string(migration),
-            "phase": .string(ending?.rawValue ?? Self.phase(standing?.phases ?? [:])),
+            // After a verb the databases may not have answered any more.
+            "phase": .string(ending?.rawValue ?? standing.map { Self.phase($0.phases) } ?? "unknown"),
             "services": .object(
                 (standing?.phases ?? [:]).sorted { $0.key < $1.key }.map {
                     JSONValue.Member(name: $0.key, value: .string($0.value.rawValue))
@@ -106,9 +107,12 @@ struct CutoverLines: Sendable {
         "step \(pad(name, 22)) \(style.green("done"))  \(milliseconds(duration))"
     }
 
-    func failed(_ name: String, _ error: BridgeError, isRetried: Bool) -> String {
-        let word = isRetried ? style.yellow("again") : style.red("failed")
-        return "step \(pad(name, 22)) \(word)  \(ErrorRenderer.headline(error))"
+    func failed(_ name: String, _ error: BridgeError) -> String {
+        "step \(pad(name, 22)) \(style.red("failed"))  \(ErrorRenderer.headline(error))"
+    }
+
+    func waiting(_ error: BridgeError, _ limit: Duration) -> String {
+        "\(style.yellow("waiting")) for up to \(Quantity.text(limit)): \(ErrorRenderer.headline(error))"
     }
 
     func milliseconds(_ duration: Duration) -> String {

@@ -35,9 +35,6 @@ final class LinkAttendance: Sendable {
     /// The process that runs the links now; nil if none does.
     var process: Int32? { DirectoryLock.holder(of: directory) }
 
-    /// Whether it is this one.
-    var isOwn: Bool { own != nil }
-
     private var own: LinkSupervisor? { state.withLock { $0.own } }
 
     // MARK: - Running

@@ -33,8 +33,7 @@ package actor FenceCheck {
 
     /// Takes up the last full check and looks at all that changed since, while both sides are written to; then holds the
     /// check's lock, its connections and what it knows until it is closed.
-    /// - Returns: an incremental check's report. Gates find in it the verdict, ``CheckReport/fenceSeconds`` and
-    ///   ``CheckReport/pendingRows``.
+    /// - Returns: an incremental check's report. Gates find in it the verdict and ``CheckReport/fenceSeconds``.
     /// - Throws: `alreadyRunning` if another check is under way; then nothing is held.
     package func prepare() async throws(BridgeError) -> CheckReport {
         guard session == nil else { throw BridgeError(.internalFault, "the fence check is prepared already") }

@@ -45,25 +45,6 @@ package struct ChunkOutcome: Hashable, Sendable {
     package init() {}
 
     package var isEqual: Bool { mismatched == 0 && sourceOnly == 0 && targetOnly == 0 }
-
-    /// Adds up; samples are kept in order, all of them: ``cutSamples(to:)`` bounds them.
-    package static func += (a: inout ChunkOutcome, b: ChunkOutcome) {
-        a.rowsCompared += b.rowsCompared
-        a.matching += b.matching
-        a.mismatched += b.mismatched
-        a.sourceOnly += b.sourceOnly
-        a.targetOnly += b.targetOnly
-        a.equalByPolicy.merge(b.equalByPolicy, uniquingKeysWith: +)
-        a.samples += b.samples
-        a.samplesCut = a.samplesCut || b.samplesCut
-    }
-
-    /// Keeps the first samples only, and says so.
-    package mutating func cutSamples(to count: Int) {
-        guard samples.count > count else { return }
-        samples.removeSubrange(max(0, count)...)
-        samplesCut = true
-    }
 }
 
 /// What looking one key up on both sides found.

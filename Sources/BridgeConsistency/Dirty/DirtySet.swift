@@ -15,8 +15,6 @@ struct DirtySet: Sendable, Equatable {
     private var changedSize = 0
     /// Bytes of keys in ``changed``. What came and went takes room there too.
     var mostChanged = 32 << 20
-    /// How often keys were dropped because there were too many.
-    private(set) var drops = 0
 
     var count: Int { keys.values.reduce(0) { $0 + $1.count } }
     /// Bytes in memory, nearly.
@@ -68,7 +66,6 @@ struct DirtySet: Sendable, Equatable {
     /// Drops keys whose rows will be compared with all others of their chunk.
     mutating func drop(_ table: Int, _ dropped: some Sequence<KeyImage>) {
         for key in dropped { settle(table, key) }
-        drops += 1
     }
 
     func contains(_ table: Int, _ key: KeyImage) -> Bool { keys[table]?[key] != nil }

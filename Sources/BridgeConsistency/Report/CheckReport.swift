@@ -191,8 +191,3 @@ package struct CheckReport: Codable, Hashable, Sendable {
         errors = []
     }
 }
-
-extension CheckReport {
-    /// Rows that are to be looked at again, in all tables.
-    package var pendingRows: Int64 { tables.reduce(0) { $0 + $1.pending } }
-}

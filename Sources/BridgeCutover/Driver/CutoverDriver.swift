@@ -94,6 +94,8 @@ package actor CutoverDriver {
         var fenceHolds: ContinuousClock.Instant?
         /// Since when the attempt has been stuck at a step that cannot be undone.
         var stuckSince: ContinuousClock.Instant?
+        /// What was said to be in the way since then.
+        var obstacle: String?
         /// The last step that was done.
         var last: Step?
     }
@@ -171,7 +173,7 @@ package actor CutoverDriver {
         case .openDestination where run.attempt.movesWriters, .unfence: run.pauseEnded = .now
         default: break
         }
-        if run.last != step { run.stuckSince = nil }
+        if run.last != step { (run.stuckSince, run.obstacle) = (nil, nil) }
         run.last = step
         run.attempt.done.insert(step)
         let seconds = Double(took / .microseconds(1)) / 1e6
@@ -244,6 +246,10 @@ package actor CutoverDriver {
         let since = run.stuckSince ?? .now
         run.stuckSince = since
         guard ContinuousClock.now - since < setup.limits.timeout else { throw error }
+        if run.obstacle != error.message {
+            run.obstacle = error.message
+            observe(.waiting(error, setup.limits.timeout))
+        }
         try? await Task.sleep(for: .milliseconds(200))
     }
 

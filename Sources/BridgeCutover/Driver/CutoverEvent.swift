@@ -6,12 +6,11 @@ package enum CutoverEvent: Sendable {
     case started(Step)
     case done(Step, Duration)
     case failed(Step, BridgeError)
-    /// A step that cannot be undone is tried again.
-    case retrying(Step, BridgeError)
+    /// Something that may pass is in the way: a step that cannot be undone, the ledger or a look at the databases is tried
+    /// again, for so long at the most. Said once until there is a step further, or something else in the way.
+    case waiting(BridgeError, Duration)
     case abort(String)
     case ended(succeeded: Bool)
-    /// Something that does not stop the attempt, and should be known.
-    case warning(String)
 }
 
 /// What came of an attempt.

@@ -4,19 +4,27 @@ package import BridgeCore
 package struct Standing: Sendable {
     package var phases: [String: ServicePhase]
     package var attempt: Attempt?
-    package var epoch: Int64
-    package var entries: [LedgerEntry]
     /// Of each service's tables on each side; nil where a database did not answer.
     package var fences: [String: [Side: FenceState]]
     package var routes: [Side: [Route]]
     /// Where the databases show what the ledger does not tell.
     package var drift: [String]
 
+    package init(
+        phases: [String: ServicePhase], attempt: Attempt? = nil, fences: [String: [Side: FenceState]] = [:],
+        routes: [Side: [Route]] = [:], drift: [String] = []
+    ) {
+        self.phases = phases
+        self.attempt = attempt
+        self.fences = fences
+        self.routes = routes
+        self.drift = drift
+    }
+
     /// - Throws: `ledgerDiverged`, or what the target says; a source that is away is drift.
     package static func read(_ setup: CutoverSetup) async throws(BridgeError) -> Standing {
         let ledger = try Ledger(try await setup.records.ledger())
-        var standing = Standing(
-            phases: [:], attempt: ledger.attempt, epoch: ledger.epoch, entries: ledger.entries, fences: [:], routes: [:], drift: [])
+        var standing = Standing(phases: [:], attempt: ledger.attempt)
         for service in setup.services {
             standing.phases[service.name] = ledger.phases[service.name] ?? .syncing
             for side in Side.allCases {

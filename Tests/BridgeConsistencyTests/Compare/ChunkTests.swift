@@ -171,24 +171,6 @@ struct ChunkTests {
         #expect(outcome.sourceOnly == 3 && outcome.targetOnly == 0 && outcome.matching == 19_997)
     }
 
-    @Test("outcomes add up, samples are cut where asked")
-    func addition() {
-        var a = ChunkOutcome()
-        a.rowsCompared = 3
-        a.matching = 2
-        a.mismatched = 1
-        a.equalByPolicy = ["x": 1]
-        a.samples = [.init(kind: .different, key: ["id": "1"])]
-        var b = a
-        b.samplesCut = false
-        b += a
-        #expect(b.rowsCompared == 6 && b.matching == 4 && b.equalByPolicy == ["x": 2] && b.samples.count == 2)
-        b.cutSamples(to: 2)
-        #expect(!b.samplesCut)
-        b.cutSamples(to: 1)
-        #expect(b.samplesCut && b.samples.count == 1)
-    }
-
     @Test("a difference handler's failure ends the comparison")
     func handlerFails() async throws {
         let outcome: ErrorCode?

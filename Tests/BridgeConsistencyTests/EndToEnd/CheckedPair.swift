@@ -87,6 +87,12 @@ struct CheckedPair: Sendable {
         try await makeCheck(mode, change: change).run()
     }
 
+    /// A few rows of `accounts` and `items`.
+    static let someRows = """
+        BEGIN; INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', 5, ''); INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);
+        COMMIT;
+        """
+
     /// Copies, then keeps the link running while `body` works.
     func whileSyncing<Result: Sendable>(
         _ body: @Sendable (LinkRunner) async throws -> Result
@@ -107,6 +113,9 @@ struct CheckedPair: Sendable {
 }
 
 extension CheckReport {
+    /// Rows that are to be looked at again, in all tables.
+    var pendingRows: Int64 { tables.reduce(0) { $0 + $1.pending } }
+
     /// What a failed expectation shows.
     var summary: String {
         let broken = soundness.filter { !$0.holds }.map { "\($0.name): \($0.detail ?? "")" }

@@ -9,11 +9,6 @@ import Testing
 /// The fence check that is prepared before the fence and finished behind it.
 @Suite("Fence check, prepared", .serialized)
 struct FenceCheckTests {
-    private static let rows = """
-        BEGIN; INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', 5, ''); INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);
-        COMMIT;
-        """
-
     private func finished(_ attempt: FencedAttempt) async throws -> CheckReport {
         let report = try await attempt.check.finish(within: .seconds(30))
         #expect(report.mode == .fence)
@@ -24,7 +19,7 @@ struct FenceCheckTests {
         _ pair: Pair, _ body: @escaping @Sendable (CheckedPair) async throws -> Void
     ) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             // From then on an SQLite source's capture goes by the schema's version.
             if checked.source is SQLiteFile { try await CheckedPair.rebuild(checked.source.url, setting: 10) }

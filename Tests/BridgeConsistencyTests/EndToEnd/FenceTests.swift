@@ -9,19 +9,24 @@ import Testing
 /// somebody else's; nor may they hide one.
 @Suite("Checks and fences", .serialized)
 struct FenceTests {
-    private static let rows = """
-        BEGIN; INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', 5, ''); INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);
-        COMMIT;
-        """
-
     private func expect(_ report: CheckReport, _ what: String) {
         #expect(report.verdict == .consistent && report.gate.isOpen, "\(what): \(report.summary)")
     }
 
-    /// From then on an SQLite source's capture goes by the schema's version.
-    private func rebuildSource(_ checked: CheckedPair) async throws {
-        guard checked.source is SQLiteFile else { return }
-        try await CheckedPair.rebuild(checked.source.url, setting: 10)
+    /// Copies a few rows, or these, and keeps the link running while `body` works with fences on one side.
+    private func withFences(
+        _ pair: Pair, _ role: ComparisonRole, rows: String = CheckedPair.someRows,
+        _ body: @Sendable (CheckedPair, Fences) async throws -> Void
+    ) async throws {
+        let checked = try await CheckedPair(pair, tables: [.accounts, .items])
+        try await checked.source.execute(rows)
+        let fences = try await checked.openFences(role)
+        try await checked.whileSyncing { _ in
+            // From then on an SQLite source's capture goes by the schema's version.
+            if role == .source, checked.source is SQLiteFile { try await CheckedPair.rebuild(checked.source.url, setting: 10) }
+            try await body(checked, fences)
+        }
+        await fences.close()
     }
 
     private func isRefused(_ database: any ConformanceDatabase) async -> Bool {
@@ -33,11 +38,7 @@ struct FenceTests {
 
     @Test("K15 C1 a fence on the source that comes, goes and stays is no change of capture", arguments: Pair.wanted)
     func onSource(_ pair: Pair) async throws {
-        let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
-        let fences = try await checked.openFences(.source)
-        try await checked.whileSyncing { _ in
-            try await rebuildSource(checked)
+        try await withFences(pair, .source) { checked, fences in
             expect(try await checked.check(), "full")
             try await checked.source.execute("BEGIN; UPDATE accounts SET note = 'before' WHERE id = 2; COMMIT;")
             try await fences.raise("first")
@@ -53,21 +54,17 @@ struct FenceTests {
             expect(try await checked.check(), "full behind it")
             #expect(await isRefused(checked.source))
         }
-        await fences.close()
     }
 
     // MARK: On the target
 
     @Test("K15 K16 C1 a fence on the target is nobody's write, whenever it comes and goes, and the applier passes it", arguments: Pair.wanted)
     func onTarget(_ pair: Pair) async throws {
-        let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(
-            """
+        let rows = """
             BEGIN; INSERT INTO accounts WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 3000)
               SELECT n, 'u' || n, n, NULL FROM g; COMMIT;
-            """)
-        let fences = try await checked.openFences(.target)
-        try await checked.whileSyncing { _ in
+            """
+        try await withFences(pair, .target, rows: rows) { checked, fences in
             try await fences.raise("first", lease: nil)
             #expect(await isRefused(checked.target))
             expect(try await checked.check(), "full, the watch made behind the fence")
@@ -94,18 +91,13 @@ struct FenceTests {
             expect(try await checked.check(.fence), "for good")
             #expect(await isRefused(checked.target))
         }
-        await fences.close()
     }
 
     // MARK: Beside a fence
 
     @Test("K15 a table that somebody alters behind the fence is not proven", arguments: Pair.wanted)
     func sourceAltered(_ pair: Pair) async throws {
-        let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
-        let fences = try await checked.openFences(.source)
-        try await checked.whileSyncing { _ in
-            try await rebuildSource(checked)
+        try await withFences(pair, .source) { checked, fences in
             expect(try await checked.check(), "full")
             try await fences.raise("first")
             expect(try await checked.check(.fence), "behind the fence")
@@ -125,15 +117,11 @@ struct FenceTests {
             }
             #expect(try await checked.check().verdict == .inconsistent)
         }
-        await fences.close()
     }
 
     @Test("K15 K16 what somebody does to a fenced target's triggers is found", arguments: Pair.wanted)
     func targetMeddledWith(_ pair: Pair) async throws {
-        let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
-        let fences = try await checked.openFences(.target)
-        try await checked.whileSyncing { _ in
+        try await withFences(pair, .target) { checked, fences in
             try await fences.raise("first", lease: nil)
             expect(try await checked.check(), "full")
             if checked.target is PostgreSQLDatabase {
@@ -152,7 +140,6 @@ struct FenceTests {
             #expect(watch?.holds == false, "\(report.summary)")
             if checked.target is PostgreSQLDatabase { #expect(watch?.detail?.contains("meddler") == true) }
         }
-        await fences.close()
     }
 }
 

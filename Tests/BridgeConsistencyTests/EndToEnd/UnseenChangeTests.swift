@@ -9,10 +9,6 @@ import Testing
 /// what was known before.
 @Suite("Unseen changes", .serialized)
 struct UnseenChangeTests {
-    private static let rows = """
-        BEGIN; INSERT INTO accounts VALUES (1, 'a', 10, NULL), (2, 'b', 5, ''); INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);
-        COMMIT;
-        """
     private static let manyRows = """
         BEGIN; INSERT INTO accounts WITH RECURSIVE g(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM g WHERE n < 3000)
           SELECT n, 'u' || n, n, NULL FROM g; INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5); COMMIT;
@@ -27,7 +23,7 @@ struct UnseenChangeTests {
     @Test("K15 a watch that vanished whole and was made anew is another watch", arguments: Pair.wanted)
     func watchReplaced(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             let first = try await checked.check()
             #expect(first.verdict == .consistent, "\(first.summary)")
@@ -72,7 +68,7 @@ struct UnseenChangeTests {
     @Test("K15 a target that was put back to an older state and overtook is found", arguments: Pair.wanted)
     func putBack(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             let first = try await checked.check()
             #expect(first.verdict == .consistent, "\(first.summary)")
@@ -98,7 +94,7 @@ struct UnseenChangeTests {
     @Test("K15 a check leaves its mark before its first view, and takes no other's away before it has written its state", arguments: Pair.wanted)
     func markedFirst(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts])
-        try await checked.source.execute(Self.rows.replacing("INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);", with: ""))
+        try await checked.source.execute(CheckedPair.someRows.replacing("INSERT INTO items(a, b, price) VALUES (1, 'x', 0.5);", with: ""))
         try await checked.whileSyncing { _ in
             #expect(try await checked.check().verdict == .consistent)
             #expect(try await checked.marks() == 1)
@@ -122,7 +118,7 @@ struct UnseenChangeTests {
         arguments: Pair.wanted.filter { $0.target is PostgreSQLEngine })
     func rulesAndTriggers(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.target.execute(
             """
             CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
@@ -156,7 +152,7 @@ struct UnseenChangeTests {
     @Test("K15 an SQLite source's table that was rebuilt with its triggers is compared anew", arguments: Pair.wanted.filter { $0.source is SQLiteEngine })
     func sourceRebuilt(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             #expect(try await checked.check().verdict == .consistent)
             try await checked.source.execute("VACUUM; ANALYZE; CREATE TABLE other(a); CREATE INDEX other_a ON other(a);")
@@ -182,7 +178,7 @@ struct UnseenChangeTests {
     @Test("K15 an SQLite target's table that was rebuilt with its triggers is not watched", arguments: Pair.wanted.filter { $0.target is SQLiteEngine })
     func targetRebuilt(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             #expect(try await checked.check().verdict == .consistent)
             try await checked.target.execute("VACUUM; ANALYZE; CREATE INDEX more ON accounts(balance); CREATE TABLE other(a);")
@@ -227,7 +223,7 @@ struct UnseenChangeTests {
     @Test("K15 what rewrites one table leaves the others proven", arguments: fromPostgres)
     func oneTableRewritten(_ pair: Pair) async throws {
         let checked = try await CheckedPair(pair, tables: [.accounts, .items])
-        try await checked.source.execute(Self.rows)
+        try await checked.source.execute(CheckedPair.someRows)
         try await checked.whileSyncing { _ in
             #expect(try await checked.check().verdict == .consistent)
             try await checked.source.execute("ALTER TABLE accounts ALTER email TYPE text USING upper(email)")

@@ -172,6 +172,27 @@ import Testing
         try Self.expectSettled(world, call)
     }
 
+    @Test(
+        "C19 whatever is waited for, a step, a look or the ledger, is said once, with how long it may take",
+        arguments: ["target.publish", "target.routes", "target.append"])
+    func waiting(_ call: String) async throws {
+        let world = try await Self.prepared(for: .switchWrites)
+        let said = Mutex<[String]>([])
+        let driver = CutoverDriver(.fake(world)) { event in
+            switch event {
+            case .began: world.state.withLock { $0.faults[call] = (3, BridgeError(.connectionLost, "planned")) }
+            case .waiting(let error, let limit): said.withLock { $0.append("\(error.message), \(limit == .seconds(5))") }
+            default: break
+            }
+        }
+        _ = try await driver.open()
+        let outcome = try await driver.run(.switchWrites, services: Self.all)
+        await driver.close()
+        #expect(outcome.succeeded)
+        #expect(said.withLock { $0 } == ["planned, true"])
+        try Self.expectSettled(world, call)
+    }
+
     @Test("C13 a check behind the fence that finds a difference lets the source serve on")
     func difference() async throws {
         let world = try await Self.prepared(for: .switchWrites)

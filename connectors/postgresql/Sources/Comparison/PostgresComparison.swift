@@ -51,14 +51,9 @@ actor PostgresComparison: ComparisonSession {
     /// The session's connection, made anew if it was lost.
     func connected() throws(BridgeError) -> PostgresConnection {
         guard !isClosed else { throw BridgeError(.connectionLost, "the comparison is closed") }
-        // A cancelled call can leave its transaction behind, whose end was not waited for.
-        if let connection, connection.isAlive(), !connection.isInTransaction { return connection }
+        if let connection, connection.isReusable { return connection }
         let made = try PostgresConnection(string, applicationName: "bridge check \(link.name)", interrupter: interrupter)
-        guard made.serverVersion >= 140_000 else {
-            throw BridgeError(
-                .sourceUnsupported, "the server is older than PostgreSQL 14", context: [.init(.server, made.displayName)],
-                hint: "upgrade the server")
-        }
+        try made.requireSupported()
         connection = made
         return made
     }

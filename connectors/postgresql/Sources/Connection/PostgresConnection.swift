@@ -194,6 +194,18 @@ package final class PostgresConnection {
         return status == PQTRANS_INTRANS || status == PQTRANS_INERROR
     }
 
+    /// Whether a session that was used before can be used again. A cancelled call can leave its transaction behind, whose end
+    /// was not waited for.
+    var isReusable: Bool { isAlive() && !isInTransaction }
+
+    /// - Throws: `sourceUnsupported` for a server that is too old.
+    func requireSupported() throws(BridgeError) {
+        guard serverVersion < 140_000 else { return }
+        throw BridgeError(
+            .sourceUnsupported, "the server is older than PostgreSQL 14", context: [.init(.server, displayName)],
+            hint: "upgrade the server")
+    }
+
     /// Asks the server to stop the running statement. The statement then fails with SQLSTATE 57014.
     package func cancel() { canceller?.cancel() }
 

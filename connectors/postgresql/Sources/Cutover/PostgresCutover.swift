@@ -50,14 +50,9 @@ actor PostgresCutover: CutoverSession {
     /// The session's connection, made anew if it was lost.
     private func connected() throws(BridgeError) -> PostgresConnection {
         guard !isClosed else { throw BridgeError(.connectionLost, "the cutover's session is closed") }
-        // A cancelled call can leave its transaction behind, whose end was not waited for.
-        if let connection, connection.isAlive(), !connection.isInTransaction { return connection }
+        if let connection, connection.isReusable { return connection }
         let made = try PostgresConnection(string, applicationName: "bridge cutover \(migration)", interrupter: interrupter)
-        guard made.serverVersion >= 140_000 else {
-            throw BridgeError(
-                .sourceUnsupported, "the server is older than PostgreSQL 14", context: [.init(.server, made.displayName)],
-                hint: "upgrade the server")
-        }
+        try made.requireSupported()
         // What is done here is durable when it returns; a stronger setting stays.
         try made.execute(
             "SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local', 'remote_write')")

@@ -40,11 +40,7 @@ package actor PostgresSource: SourceConnector {
     func session() throws(BridgeError) -> PostgresConnection {
         if let openSession, openSession.isAlive() { return openSession }
         let connection = try PostgresConnection(connectionString, applicationName: "bridge source")
-        guard connection.serverVersion >= 140_000 else {
-            throw BridgeError(
-                .sourceUnsupported, "the server is older than PostgreSQL 14", context: [.init(.server, displayName)],
-                hint: "upgrade the server")
-        }
+        try connection.requireSupported()
         openSession = connection
         return connection
     }
