@@ -3,7 +3,7 @@
 PREFIX ?= /usr/local
 DESTDIR ?=
 SWIFT ?= swift
-# How long the writers of the demo write.
+# How long the demo keeps both sides in sync before its application moves.
 DEMO_SECONDS ?= 15
 # Compilers and tests at a time.
 JOBS ?= $(shell nproc)

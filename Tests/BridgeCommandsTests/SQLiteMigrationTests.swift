@@ -184,15 +184,30 @@ struct DemoTests {
     func sqlite() async throws {
         let folder = try TemporaryDirectory(prefix: "demo")
         let outcome = try await Executable.run(
-            ["demo", "--seconds", "2", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
+            ["demo", "--seconds", "1", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
         #expect(outcome.status == 0, "\(outcome.errors)")
         let json = try object(outcome)
-        #expect(json["equal"] as? Bool == true)
-        #expect((json["writer_commits"] as? Int ?? 0) > 0)
-        #expect((json["tables"] as? [[String: Any]])?.count == 6)
+        expectMovedAndEqual(json)
         #expect(
             try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
                 .isEmpty)
+    }
+
+    private func expectMovedAndEqual(_ json: [String: Any], sourceLocation: SourceLocation = #_sourceLocation) {
+        #expect(json["equal"] as? Bool == true, sourceLocation: sourceLocation)
+        #expect(json["accounted_for"] as? Bool == true, sourceLocation: sourceLocation)
+        let tables = json["tables"] as? [[String: Any]] ?? []
+        #expect(tables.count == 7, sourceLocation: sourceLocation)
+        // Each that was acknowledged has left a receipt.
+        let commits = json["writer_commits"] as? Int ?? 0
+        #expect(commits > 0, sourceLocation: sourceLocation)
+        let receipts = tables.first { $0["table"] as? String == "receipts" }
+        #expect(receipts?["target_rows"] as? Int == commits, sourceLocation: sourceLocation)
+        let pauses = json["pauses"] as? [[String: Any]] ?? []
+        #expect(
+            pauses.map { $0["verb"] as? String } == ["switch-writes", "rollback", "switch-writes"],
+            sourceLocation: sourceLocation)
+        #expect(pauses.allSatisfy { $0["pause_ms"] as? Double ?? 0 > 0 }, sourceLocation: sourceLocation)
     }
 
     @Test("the demo between PostgreSQL clusters ends equal, and leaves neither folder nor server behind")
@@ -201,9 +216,9 @@ struct DemoTests {
         // The servers' account must be able to pass through.
         chmod(folder.path, 0o711)
         let outcome = try await Executable.run(
-            ["demo", "--postgres", "--seconds", "2", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
+            ["demo", "--postgres", "--seconds", "1", "--seed", "1", "--json"], environment: ["TMPDIR": folder.path])
         #expect(outcome.status == 0, "\(outcome.errors)")
-        #expect(try object(outcome)["equal"] as? Bool == true)
+        expectMovedAndEqual(try object(outcome))
         #expect(
             try FileManager.default.contentsOfDirectory(atPath: folder.path).filter { $0.hasPrefix("bridge-demo") }
                 .isEmpty)
@@ -236,6 +251,55 @@ struct DemoTests {
             let comparison = try DemoComparison.run(source: source, target: target)
             #expect(!comparison.isEqual)
             #expect(comparison.tables.first { $0.name == table }?.firstDifference == row)
+        }
+    }
+
+    @Test("the demo accounts for each acknowledged transaction: none missing, none changed, none surplus")
+    func accounting() throws {
+        let folder = try TemporaryDirectory(prefix: "account")
+        let address = DemoAddress(engine: .sqlite, place: folder.path("a.db"))
+        let session = try SQLiteDemoSession(path: address.place, create: true)
+        for statement in DemoShop(engine: .sqlite).schema { try session.execute(statement) }
+        #expect(try DemoComparison.hasAll([:], address))
+        try session.execute("INSERT INTO receipts VALUES (0, 1), (0, 2), (0, 3), (1, 1), (1, 2)")
+        #expect(try DemoComparison.hasAll([0: 3, 1: 2], address))
+        for (writer, last) in [(0, 2), (0, 4), (1, 1), (1, 3), (2, 1)] {
+            var acknowledged = [0: 3, 1: 2]
+            acknowledged[writer] = last
+            #expect(try !DemoComparison.hasAll(acknowledged, address))
+        }
+        for damage in [
+            "DELETE FROM receipts WHERE writer = 0 AND number = 2", "DELETE FROM receipts WHERE writer = 1",
+            "INSERT INTO receipts VALUES (2, 1)", "UPDATE receipts SET number = 9 WHERE writer = 0 AND number = 2",
+            "UPDATE receipts SET number = 0 WHERE writer = 0 AND number = 2",
+        ] {
+            try session.execute("BEGIN")
+            try session.execute(damage)
+            try session.execute("COMMIT")
+            #expect(try !DemoComparison.hasAll([0: 3, 1: 2], address), "\(damage)")
+            try session.execute("DELETE FROM receipts")
+            try session.execute("INSERT INTO receipts VALUES (0, 1), (0, 2), (0, 3), (1, 1), (1, 2)")
+        }
+    }
+
+    @Test("the demo's writers keep to their rate, and lose nothing of it while they keep up", arguments: [1, 7, 50, 400])
+    func pace(rate: Int) {
+        let start = ContinuousClock.now
+        for slowest in [0, 3] {
+            var pace = DemoPace(rate: rate, seed: 5, start: start)
+            var random = SeededRandom(seed: 6)
+            var now = start
+            var begun: [ContinuousClock.Instant] = []
+            for _ in 0..<500 {
+                now += pace.delay(at: now)
+                begun.append(now)
+                // Some take longer than a part of the time.
+                now += .seconds(1) * Int(random.next() % 10 * UInt64(slowest)) / (10 * rate)
+            }
+            for (index, moment) in begun.enumerated() where index > rate {
+                #expect(moment - begun[index - rate - 1] >= .milliseconds(999))
+            }
+            if slowest == 0 { #expect(begun[499] - start <= .seconds(1) * 500 / rate) }
         }
     }
 

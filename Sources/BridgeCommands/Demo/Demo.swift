@@ -10,16 +10,21 @@ final class Demo: Sendable {
         var rowsCopied: Int64
         var rowsApplied: Int64
         var transactionsApplied: Int64
-        var catchUpSeconds: Double
+        var pauses: [DemoCutover.Pause]
+        /// Whether the target has each write that was acknowledged, once.
+        var isAccountedFor: Bool
         var seed: UInt64
     }
+
+    /// How much of the source's throughput a check has to leave to the application.
+    static let throttle = 0.5
 
     private let stage: any DemoStage
     private let seconds: Int
     private let seed: UInt64
     private let context: CommandContext
     private let isQuiet: Bool
-    private let running = Mutex<(session: RunSession?, isInterrupted: Bool)>((nil, false))
+    private let running = Mutex<(stop: (@Sendable () -> Void)?, isInterrupted: Bool)>((nil, false))
 
     /// - Parameter isQuiet: whether stdout is left to a report; what is told goes to stderr then.
     init(stage: any DemoStage, seconds: Int, seed: UInt64, context: CommandContext, isQuiet: Bool) {
@@ -32,11 +37,11 @@ final class Demo: Sendable {
 
     /// Asks for the end. From any thread.
     func interrupt() {
-        let session = running.withLock { running in
+        let stop = running.withLock { running in
             running.isInterrupted = true
-            return running.session
+            return running.stop
         }
-        session?.stop()
+        stop?()
     }
 
     private var isInterrupted: Bool { running.withLock { $0.isInterrupted } }
@@ -58,37 +63,37 @@ final class Demo: Sendable {
         say("schema apply: created \(plan.statements.count) tables and indexes on the target")
         try checkInterrupted()
 
-        let writers = try await DemoWriters.start(stage.source, seed: seed)
+        let writers = try await DemoWriters.start(stage, routing: configuration.routingFile, seed: seed)
         defer { writers.stop() }
         say("writers: a process of their own (\(writers.process)) inserts, updates, deletes and replaces; seed \(seed)")
+        say("  \(DemoWriters.number) of them, each with at most \(DemoWriters.rate) transactions a second")
         try migration.directory.create()
-        let lock = try DirectoryLock(migration.directory)
-        defer { withExtendedLifetime(lock) {} }
-
+        // It has the data directory until it gives it up.
+        let cutover = DemoCutover(configuration, writers, try DirectoryLock(migration.directory), context: context) { [self] in say($0) }
         let first = try await live(migration, writers)
-        let stopped = writers.stop()
-        if let failure = writers.failure { throw failure }
-        say(
-            "writers stopped after \(Numbers.grouped(Int64(stopped.commits))) commits; bridge stopped too, and now starts again to catch up"
-        )
-        let begin = ContinuousClock.now
-        let second = try await catchUp(migration)
-        let catchUp =
-            Double((ContinuousClock.now - begin).components.seconds)
-            + Double((ContinuousClock.now - begin).components.attoseconds) / 1e18
-        say("caught up in \(Numbers.duration(seconds: catchUp))")
         await migration.close()
+        if let failure = writers.failure { throw failure }
+
+        running.withLock { $0.stop = { cutover.interrupt() } }
+        try checkInterrupted()
+        let pauses = try await cutover.run()
+        try checkInterrupted()
 
         let stage = stage
-        let comparison = try await BlockingWork().run { () throws(BridgeError) in
-            try DemoComparison.run(source: stage.source, target: stage.target)
+        let counts = writers.stop()
+        let (comparison, isAccountedFor) = try await BlockingWork().run { () throws(BridgeError) in
+            (try DemoComparison.run(source: stage.source, target: stage.target), try DemoComparison.hasAll(counts.receipts, stage.target))
         }
         tell(comparison)
+        let acknowledged = Numbers.grouped(Int64(counts.commits))
+        say(
+            isAccountedFor
+                ? "accounted for: all \(acknowledged) transactions that were acknowledged to the writers are there, each once"
+                : "not accounted for: what was acknowledged to the writers and what is there are not the same transactions")
         return Outcome(
-            comparison: comparison, writers: stopped, rowsCopied: first.tables.reduce(0) { $0 + $1.rowsDone },
-            rowsApplied: first.rowsApplied + second.rowsApplied,
-            transactionsApplied: first.transactionsApplied + second.transactionsApplied, catchUpSeconds: catchUp,
-            seed: seed)
+            comparison: comparison, writers: counts, rowsCopied: first.tables.reduce(0) { $0 + $1.rowsDone },
+            rowsApplied: first.rowsApplied, transactionsApplied: first.transactionsApplied, pauses: pauses,
+            isAccountedFor: isAccountedFor, seed: seed)
     }
 
     /// Both databases, the shop in the first, and a `bridge.yaml`.
@@ -114,6 +119,10 @@ final class Demo: Sendable {
             services:
               shop:
                 tables: [\(DemoShop.tables.map(\.name).joined(separator: ", "))]
+            # The writers of a demo leave room: a check need not rest as long as it does beside a busy application.
+            check: { throttle: \(Self.throttle) }
+            # A test machine may be busy with other things.
+            cutover: { max_pause: 5s }
 
             """
         let path = "\(stage.folder)/bridge.yaml"
@@ -157,20 +166,9 @@ final class Demo: Sendable {
         return report
     }
 
-    private func catchUp(_ migration: Migration) async throws(BridgeError) -> RunReport {
-        let session = try await open(migration)
-        let latest = Mutex<RunReport?>(nil)
-        let hasCaughtUp = try await session.run(untilCaughtUp: true) { report in latest.withLock { $0 = report } }.get()
-        try checkInterrupted()
-        guard hasCaughtUp, let report = latest.withLock({ $0 }) else {
-            throw BridgeError(.internalFault, "the run ended before the target had caught up")
-        }
-        return report
-    }
-
     private func open(_ migration: Migration) async throws(BridgeError) -> RunSession {
         let session = try await RunSession.prepare(migration, logger: context.logger)
-        running.withLock { $0.session = session }
+        running.withLock { $0.stop = { session.stop() } }
         try checkInterrupted()
         return session
     }
@@ -208,7 +206,9 @@ extension Demo.Outcome {
             "format_version": 1, "equal": .bool(comparison.isEqual), "seed": .integer(Int64(clamping: seed)),
             "writer_commits": .integer(Int64(writers.commits)), "rows_copied": .integer(rowsCopied),
             "rows_applied": .integer(rowsApplied), "transactions_applied": .integer(transactionsApplied),
-            "catch_up_seconds": .number(catchUpSeconds),
+            "writers": .integer(Int64(DemoWriters.number)), "writer_rate": .integer(Int64(DemoWriters.rate)),
+            "accounted_for": .bool(isAccountedFor),
+            "pauses": .array(pauses.map { ["verb": .string($0.verb.rawValue), "pause_ms": .number($0.milliseconds)] }),
             "tables": .array(
                 comparison.tables.map { table in
                     [

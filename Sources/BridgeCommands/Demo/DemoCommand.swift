@@ -7,10 +7,12 @@ struct DemoCommand: BridgeSubcommand {
         commandName: "demo", abstract: "Show it at work on a small shop, in a temporary folder.",
         discussion: """
             Makes two temporary databases and a shop with several tables in the first one, and starts writers in a \
-            process of their own, which insert, update, delete and replace rows all along. Then it copies the shop \
-            into the second database while they write, keeps it in sync, stops the writers, waits until the target \
-            has caught up, and compares the two databases itself, row by row. It exits with 0 if they are equal and \
-            with 1 if they are not.
+            process of their own, which insert, update, delete and replace rows all along, at a bounded rate. Then it \
+            copies the shop into the second database while they write, keeps it in sync, and moves the application \
+            over: reads, then writes, back, and over again. The writers follow the routing file, and the pauses are \
+            printed. It stops the writers, completes the migration, compares the two databases itself, row by row, \
+            and accounts for each transaction that was acknowledged to the writers. It exits with 0 if all of that \
+            holds and with 1 if it does not.
 
             With --postgres the databases are two PostgreSQL clusters that it makes with the PostgreSQL server that \
             is installed here, on Unix sockets only, and removes at the end.
@@ -19,7 +21,7 @@ struct DemoCommand: BridgeSubcommand {
 
     @OptionGroup var global: GlobalOptions
     @Flag(help: "Use two temporary PostgreSQL clusters in place of SQLite files.") var postgres = false
-    @Option(help: ArgumentHelp("How long the writers write.", valueName: "seconds")) var seconds = 15
+    @Option(help: ArgumentHelp("How long it keeps both in sync before the application moves.", valueName: "seconds")) var seconds = 15
     @Flag(help: "Keep the folder with databases, journal and bridge.yaml.") var keep = false
     @Option(
         help: ArgumentHelp("Makes the writers' choices; printed so that a run can be repeated.", valueName: "number"))
@@ -51,6 +53,6 @@ struct DemoCommand: BridgeSubcommand {
         }
         let outcome = try await demo.run()
         if json.isOn { Console.shared.out(outcome.json.pretty) }
-        return outcome.comparison.isEqual ? .done : .inconsistent
+        return outcome.comparison.isEqual && outcome.isAccountedFor ? .done : .inconsistent
     }
 }

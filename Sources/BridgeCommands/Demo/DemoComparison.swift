@@ -26,6 +26,23 @@ struct DemoComparison: Sendable {
         return result
     }
 
+    /// Whether a database has each writer's receipts from 1 to the last that was acknowledged, and no others.
+    static func hasAll(_ receipts: [Int: Int], _ address: DemoAddress) throws(BridgeError) -> Bool {
+        let session = try address.openSession()
+        try session.open("SELECT writer, count(*), min(number), max(number) FROM receipts GROUP BY writer ORDER BY writer")
+        var found: [[String]] = []
+        while let row = try session.next() { found.append(row.map(Self.text)) }
+        return found == receipts.sorted { $0.key < $1.key }.map { ["\($0.key)", "\($0.value)", "1", "\($0.value)"] }
+    }
+
+    private static func text(_ value: DemoValue) -> String {
+        switch value {
+        case .integer(let number): "\(number)"
+        case .text(let bytes): String(decoding: bytes, as: UTF8.self)
+        default: ""
+        }
+    }
+
     private static func compare(
         _ table: DemoShop.Table, _ left: any DemoSession, _ right: any DemoSession
     ) throws(BridgeError) -> Table {

@@ -19,6 +19,8 @@ struct DemoShop: Sendable {
             columns: ["order_id", "line", "product_id", "quantity", "note"]),
         Table(name: "inventory", key: ["product_id"], columns: ["product_id", "on_hand", "reserved"]),
         Table(name: "events", key: ["id"], columns: ["id", "kind", "at", "payload"]),
+        // One in each transaction of a writer, so that whatever was acknowledged can be accounted for.
+        Table(name: "receipts", key: ["writer", "number"], columns: ["writer", "number"]),
     ]
 
     private var isSQLite: Bool { engine == .sqlite }
@@ -61,6 +63,7 @@ struct DemoShop: Sendable {
               reserved \(number) NOT NULL DEFAULT 0)
             """,
             "CREATE TABLE events (id TEXT PRIMARY KEY, kind TEXT NOT NULL, at \(moment), payload \(document))",
+            "CREATE TABLE receipts (writer \(number) NOT NULL, number \(number) NOT NULL, PRIMARY KEY (writer, number))",
         ]
     }
 

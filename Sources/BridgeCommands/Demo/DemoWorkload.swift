@@ -30,9 +30,21 @@ struct DemoWorkload: Sendable {
         nextNumber = 1_000_000 + writer
     }
 
-    /// One transaction's statements, `BEGIN` and its end included where there are several.
-    mutating func nextTransaction() -> [String] {
-        switch Int.random(in: 0..<100, using: &random) {
+    /// What is done between a transaction's `BEGIN` and its end.
+    struct Transaction {
+        let statements: [String]
+        /// An application changes its mind now and then.
+        var isRolledBack = false
+    }
+
+    mutating func nextTransaction() -> Transaction {
+        let choice = Int.random(in: 0..<100, using: &random)
+        guard choice < 97 else { return Transaction(statements: [newEvent(), changeCustomer()], isRolledBack: true) }
+        return Transaction(statements: statements(choice))
+    }
+
+    private mutating func statements(_ choice: Int) -> [String] {
+        switch choice {
         case 0..<22: return placeOrder()
         case 22..<36: return [newEvent()]
         case 36..<48: return [changeCustomer()]
@@ -41,16 +53,13 @@ struct DemoWorkload: Sendable {
         case 68..<75: return ["DELETE FROM orders WHERE id = \(orderNumber())"]
         case 75..<80: return changeKeys()
         case 80..<85: return [newCustomer()]
-        case 85..<89: return transaction((0..<100).map { _ in newEvent() })
+        case 85..<89: return (0..<100).map { _ in newEvent() }
         case 89..<93: return ["DELETE FROM events WHERE id < '\(hexadecimal(2))'"]
-        case 93..<97: return ["DELETE FROM customers WHERE id = \(customerNumber())"]
-        default: return [begin, newEvent(), changeCustomer(), "ROLLBACK"]
+        default: return ["DELETE FROM customers WHERE id = \(customerNumber())"]
         }
     }
 
-    private var begin: String { engine == .sqlite ? "BEGIN IMMEDIATE" : "BEGIN" }
-
-    private func transaction(_ statements: [String]) -> [String] { [begin] + statements + ["COMMIT"] }
+    var begin: String { engine == .sqlite ? "BEGIN IMMEDIATE" : "BEGIN" }
 
     private mutating func number() -> Int {
         nextNumber += 100
@@ -92,7 +101,7 @@ struct DemoWorkload: Sendable {
                     + "\(Bool.random(using: &random) ? "NULL" : "'\(word())'") FROM orders WHERE id = \(order)")
             statements.append("UPDATE inventory SET reserved = reserved + 1 WHERE product_id = \(product)")
         }
-        return transaction(statements)
+        return statements
     }
 
     private mutating func newEvent() -> String {
@@ -135,9 +144,9 @@ struct DemoWorkload: Sendable {
 
     private mutating func changeKeys() -> [String] {
         let order = orderNumber()
-        return transaction([
+        return [
             "UPDATE order_items SET line = line + 10 WHERE order_id = \(order) AND line < 10000",
             "UPDATE events SET id = '\(hexadecimal(24))-\(number())' WHERE id = (SELECT min(id) FROM events)",
-        ])
+        ]
     }
 }

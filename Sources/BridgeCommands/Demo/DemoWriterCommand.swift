@@ -13,12 +13,20 @@ struct DemoWriterCommand: AsyncParsableCommand {
     @Option var place: String
     @Option var seed: UInt64
     @Option var writers = 2
+    @Option(help: "How many transactions a second each writer begins at the most.") var rate = 50
+    @Option(help: "Where the application may have to go.") var other: String?
+    @Option(help: "The file that tells where to write.") var routing: String?
 
     /// What the writers have done.
     struct Counts: Codable, Sendable {
+        /// Transactions that were acknowledged.
         var commits = 0
+        /// Of these, those on the side that the application moves to.
+        var commitsOnTarget = 0
         var statements = 0
         var retries = 0
+        /// By writer: the last number of its receipts that was acknowledged, from 1 without gaps.
+        var receipts: [Int: Int] = [:]
     }
 
     private final class Shared: Sendable {
@@ -29,11 +37,14 @@ struct DemoWriterCommand: AsyncParsableCommand {
 
     func run() async throws {
         let shared = Shared()
-        let address = DemoAddress(engine: EngineName(rawValue: engine), place: place)
+        let name = EngineName(rawValue: engine)
+        let route = DemoRoute(
+            source: DemoAddress(engine: name, place: place), target: other.map { DemoAddress(engine: name, place: $0) }, file: routing)
         let threads = (0..<max(1, min(writers, 50))).map { number in
+            let pace = DemoPace(rate: rate, seed: seed &+ UInt64(number), start: .now)
             let thread = WriterThread {
                 do throws(BridgeError) {
-                    try Self.write(address, writer: number, seed: seed, shared)
+                    try Self.write(route, writer: number, seed: seed, pace, shared)
                 } catch {
                     shared.failure.withLock { $0 = $0 ?? error }
                     shared.isStopping.store(true, ordering: .releasing)
@@ -68,26 +79,63 @@ struct DemoWriterCommand: AsyncParsableCommand {
     }
 
     private static func write(
-        _ address: DemoAddress, writer: Int, seed: UInt64, _ shared: Shared
+        _ route: DemoRoute, writer: Int, seed: UInt64, _ pace: DemoPace, _ shared: Shared
     ) throws(BridgeError) {
-        let session = try address.openSession()
-        var workload = DemoWorkload(engine: address.engine, writer: writer, seed: seed)
-        var pause = SeededRandom(seed: seed &+ UInt64(writer))
+        var pace = pace
+        var place = route.read()
+        var session = try place.openSession()
+        var workload = DemoWorkload(engine: place.engine, writer: writer, seed: seed)
+        var receipt = 1
         while !shared.isStopping.load(ordering: .acquiring) {
-            let statements = workload.nextTransaction()
+            usleep(UInt32(pace.delay(at: .now) / .microseconds(1)))
+            let transaction = workload.nextTransaction()
             do throws(BridgeError) {
-                for statement in statements { try session.execute(statement) }
+                try session.execute(workload.begin)
+                for statement in transaction.statements { try session.execute(statement) }
+                if transaction.isRolledBack {
+                    try session.execute("ROLLBACK")
+                    continue
+                }
+                try session.execute("INSERT INTO receipts VALUES (\(writer), \(receipt))")
+                try session.execute("COMMIT")
+                let isOnTarget = place.place == route.target?.place
                 shared.counts.withLock {
                     $0.commits += 1
-                    $0.statements += statements.count
+                    $0.commitsOnTarget += isOnTarget ? 1 : 0
+                    $0.statements += transaction.statements.count + 1
+                    $0.receipts[writer] = receipt
                 }
+                receipt += 1
             } catch  where error.retry == .backoff || error.code == .changeRefused || error.code == .serverRefused {
-                // Two writers met on one row: an application tries something else.
+                // Two writers met on one row, and an application tries something else; or writes are stopped here.
                 shared.counts.withLock { $0.retries += 1 }
                 guard shared.counts.withLock({ $0.retries < 1000 + $0.commits / 2 }) else { throw error }
+                let now = route.read()
+                if now.place != place.place {
+                    place = now
+                    session = try place.openSession()
+                }
             }
-            usleep(UInt32(pause.next() % 4000))
         }
+    }
+}
+
+/// Where the demo's application writes, as the routing file says.
+struct DemoRoute: Sendable {
+    let source: DemoAddress
+    let target: DemoAddress?
+    let file: String?
+
+    private struct Routes: Decodable {
+        struct Route: Decodable { var writes: String }
+        var services: [String: Route]
+    }
+
+    func read() -> DemoAddress {
+        guard let target, let file, let text = FileManager.default.contents(atPath: file),
+            let routes = try? JSONDecoder().decode(Routes.self, from: text), routes.services["shop"]?.writes == "target"
+        else { return source }
+        return target
     }
 }
 

@@ -13,27 +13,37 @@ final class DemoWriters: Sendable {
     private let hasEnded = DispatchSemaphore(value: 0)
 
     var process: pid_t { helper.identifier }
+    /// How many there are, and how many transactions a second each of them begins at the most.
+    static let number = 2
+    static let rate = 50
+
     /// What the writers last said of themselves.
     var counts: DemoWriterCommand.Counts { state.withLock { $0.counts } }
 
     /// Starts the process and returns once it has committed something.
-    static func start(_ source: DemoAddress, seed: UInt64) async throws(BridgeError) -> DemoWriters {
+    static func start(_ stage: any DemoStage, routing: String, seed: UInt64) async throws(BridgeError) -> DemoWriters {
         let executable = (try? FileManager.default.destinationOfSymbolicLink(atPath: "/proc/self/exe")) ?? "bridge"
         let writers = DemoWriters(
             try HelperProcess(
                 [
-                    executable, "demo-writer", "--engine", source.engine.rawValue, "--place", source.place, "--seed",
-                    "\(seed)",
+                    executable, "demo-writer", "--engine", stage.source.engine.rawValue, "--place", stage.source.place,
+                    "--other", stage.target.place, "--routing", routing, "--seed", "\(seed)",
+                    "--writers", "\(number)", "--rate", "\(rate)",
                 ], output: .pipe))
+        try await writers.wait { $0.commits > 0 }
+        return writers
+    }
+
+    /// Waits until the writers say of themselves what is asked for.
+    func wait(until isReached: (DemoWriterCommand.Counts) -> Bool) async throws(BridgeError) {
         let end = ContinuousClock.now + .seconds(60)
-        while writers.counts.commits == 0 {
-            if let failure = writers.failure { throw failure }
+        while !isReached(counts) {
+            if let failure { throw failure }
             guard ContinuousClock.now < end else {
                 throw BridgeError(.internalFault, "the demo's writers do not write")
             }
             try? await Task.sleep(for: .milliseconds(20))
         }
-        return writers
     }
 
     private init(_ helper: HelperProcess) {
