@@ -272,7 +272,7 @@ final class CutoverProcedure: Sendable {
 
     /// Of what is left to do; none if nothing is.
     private func gatesAhead(_ standing: Standing) async throws(BridgeError) -> [Gate] {
-        let ledger = try Ledger(standing.entries)
+        let ledger = standing.ledger
         let goal: Attempt.Goal
         var services = try stage.services(request)
         switch verb {

@@ -2,8 +2,10 @@ package import BridgeCore
 
 /// Where a migration's services are: what the ledger tells beside what the databases show.
 package struct Standing: Sendable {
+    package var ledger: Ledger
+    /// Of each service.
     package var phases: [String: ServicePhase]
-    package var attempt: Attempt?
+    package var attempt: Attempt? { ledger.attempt }
     /// Of each service's tables on each side; nil where a database did not answer.
     package var fences: [String: [Side: FenceState]]
     package var routes: [Side: [Route]]
@@ -11,11 +13,11 @@ package struct Standing: Sendable {
     package var drift: [String]
 
     package init(
-        phases: [String: ServicePhase], attempt: Attempt? = nil, fences: [String: [Side: FenceState]] = [:],
+        phases: [String: ServicePhase], ledger: Ledger = Ledger(), fences: [String: [Side: FenceState]] = [:],
         routes: [Side: [Route]] = [:], drift: [String] = []
     ) {
         self.phases = phases
-        self.attempt = attempt
+        self.ledger = ledger
         self.fences = fences
         self.routes = routes
         self.drift = drift
@@ -24,7 +26,7 @@ package struct Standing: Sendable {
     /// - Throws: `ledgerDiverged`, or what the target says; a source that is away is drift.
     package static func read(_ setup: CutoverSetup) async throws(BridgeError) -> Standing {
         let ledger = try Ledger(try await setup.records.ledger())
-        var standing = Standing(phases: [:], attempt: ledger.attempt)
+        var standing = Standing(phases: [:], ledger: ledger)
         for service in setup.services {
             standing.phases[service.name] = ledger.phases[service.name] ?? .syncing
             for side in Side.allCases {
