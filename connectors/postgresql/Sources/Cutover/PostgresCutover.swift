@@ -82,15 +82,11 @@ actor PostgresCutover: CutoverSession {
 
     // MARK: Marker
 
-    /// What tells a marker from other messages in the log.
-    static let markerPrefix = "bridge.marker"
-
     /// A message that belongs to its transaction is decoded with it, in the order of commits, behind all that committed
     /// before: the position in the log says less, since a transaction commits behind the place where it wrote.
     func writeMarker(_ marker: String, link: LinkDescription) async throws(BridgeError) {
         try await with { (connection) throws(BridgeError) in
-            _ = try connection.query(
-                "SELECT pg_logical_emit_message(true, $1, $2)", [Self.markerPrefix, marker], during: "writing a marker")
+            try connection.execute(StreamMarker.statement(marker, link: link), during: "writing a marker")
         }
     }
 
