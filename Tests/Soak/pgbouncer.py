@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Switches writes over and back under clients that know only a PgBouncer, with the hooks of the repository.
 
-    pgbouncer.py --bridge PATH [--switches N] [--clients N]
+    pgbouncer.py --bridge PATH [--switches N] [--clients N] [--rate N]
 
 Two PostgreSQL clusters and a PgBouncer (the program must be installed) are made in a temporary folder. Each client runs
-transactions one after the other; not one may fail, and each that was acknowledged is there once at the end. Prints the
+transactions one after the other, at most --rate a second; not one may fail, and each that was acknowledged is there once at the end. Prints the
 pauses and the longest transaction. Exit status 0 only if all of this holds.
 """
 import argparse
@@ -17,8 +17,8 @@ import tempfile
 import threading
 import time
 
-from cutover import Place
-from waiting import wait_for
+from application import Place
+from waiting import Pace, wait_for
 
 HOOK = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "connectors", "postgresql", "hooks", "pgbouncer.sh")
 
@@ -84,19 +84,22 @@ pidfile = {self.folder}/pid
 
 
 class Client(threading.Thread):
-    """Runs transactions one after the other, without a pause, until it is over or one fails."""
+    """Runs transactions one after the other, at most `rate` a second, until it is over or one fails."""
 
-    def __init__(self, number, url):
+    def __init__(self, number, url, rate):
         super().__init__(daemon=True)
         self.number, self.url = number, url
-        self.done, self.worst, self.error, self.is_over = 0, 0.0, None, False
+        self.rate = rate
+        self.done, self.worst, self.error, self.over = 0, 0.0, None, threading.Event()
 
     def run(self):
         psql = subprocess.Popen(
             ["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", self.url], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True, bufsize=1)
         key = self.number
-        while not self.is_over:
+        pace = Pace(1 / self.rate if self.rate else 0)
+        while not self.over.is_set():
+            pace.wait(self.over)
             key += 100
             began = time.monotonic()
             psql.stdin.write(f"BEGIN; INSERT INTO entries VALUES ({key}, {self.number}, 'x');"
@@ -124,6 +127,7 @@ def main():
     parser.add_argument("--bridge", required=True)
     parser.add_argument("--switches", type=int, default=5)
     parser.add_argument("--clients", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=0, help="of each client; 0 is as fast as it can")
     options = parser.parse_args()
     options.bridge = os.path.abspath(options.bridge)
     options.source = options.target = "postgresql"
@@ -144,7 +148,7 @@ def main():
             file.write(text.replace("timeout: 30s }", f"timeout: 30s, hooks: {{ {hooks} }} }}"))
         place.begin()
         place.verb("switch-reads")
-        clients = [Client(n + 1, bouncer.url("shop")) for n in range(options.clients)]
+        clients = [Client(n + 1, bouncer.url("shop"), options.rate) for n in range(options.clients)]
         for client in clients:
             client.start()
         pauses = {"switch-writes": [], "rehearse": [], "rollback": []}
@@ -153,7 +157,7 @@ def main():
                 pauses[verb].append(place.verb(verb)["pause_ms"])
                 wait_for_transactions(clients, 100)
         for client in clients:
-            client.is_over = True
+            client.over.set()
         for client in clients:
             client.join()
         for verb, values in pauses.items():

@@ -31,7 +31,7 @@ final class BackgroundChecks: Sendable {
     private let state = Mutex(State())
 
     /// Where the application writes now; nil while that may change at any moment, or is not known.
-    typealias ReadSides = @Sendable () async -> WritingSides?
+    typealias ReadSides = @Sendable () async throws(BridgeError) -> WritingSides?
 
     /// - Parameters:
     ///   - interval: from the beginning of one turn to that of the next.
@@ -45,8 +45,12 @@ final class BackgroundChecks: Sendable {
         self.registry = registry
         self.factory = factory
         self.interval = interval ?? Self.interval(maxAge: configuration.check.maxAge)
-        self.writingSides = writingSides ?? { try? await WritingSides.read(configuration, registry) }
+        self.writingSides = writingSides ?? Self.reading(configuration, registry)
         self.logger = logger
+    }
+
+    private static func reading(_ configuration: Configuration, _ registry: ConnectorRegistry) -> ReadSides {
+        { () async throws(BridgeError) -> WritingSides? in try await WritingSides.read(configuration, registry) }
     }
 
     /// Three turns within the age at which a verdict is too old, but neither more often than every ten seconds nor less
@@ -88,7 +92,12 @@ final class BackgroundChecks: Sendable {
         var lastError: ErrorCode?
         while !isStopping {
             let began = ContinuousClock.now
-            guard let sides = await writingSides(), sides.directions.allSatisfy(isStreaming) else {
+            let sides: WritingSides?
+            do throws(BridgeError) { sides = try await writingSides() } catch {
+                sides = nil
+                warn(error, &lastError)
+            }
+            guard let sides, sides.directions.allSatisfy(isStreaming) else {
                 await wait(.seconds(1), since: began)
                 continue
             }
@@ -96,16 +105,19 @@ final class BackgroundChecks: Sendable {
                 switch await turn(direction, sides) {
                 case .made: lastError = nil
                 case .skipped: break
-                case .failed(let error):
-                    if !isStopping, error.code != lastError {
-                        logger.warning(
-                            "the check beside the run could not be made and is tried again: \(ErrorRenderer.headline(error))")
-                    }
-                    lastError = error.code
+                case .failed(let error): warn(error, &lastError)
                 }
             }
             await wait(interval, since: began)
         }
+    }
+
+    /// Once for as long as it stays the same.
+    private func warn(_ error: BridgeError, _ last: inout ErrorCode?) {
+        if !isStopping, error.code != last {
+            logger.warning("the check beside the run could not be made and is tried again: \(ErrorRenderer.headline(error))")
+        }
+        last = error.code
     }
 
     private func wait(_ time: Duration, since began: ContinuousClock.Instant) async {
@@ -115,7 +127,7 @@ final class BackgroundChecks: Sendable {
     /// One check of each direction that something is written in, if there is something to build upon; what the last one
     /// came to.
     func turn() async -> Turn {
-        guard let sides = await writingSides() else { return .skipped }
+        guard let sides = try? await writingSides() else { return .skipped }
         var last = Turn.skipped
         for direction in sides.directions { last = await turn(direction, sides) }
         return last
@@ -132,7 +144,7 @@ final class BackgroundChecks: Sendable {
             var report = try await check(direction, sides.tables(direction), policies)
             report.background = true
             // The application moved meanwhile: what was compared is not what counts.
-            guard await writingSides() == sides else { return .skipped }
+            guard try await writingSides() == sides else { return .skipped }
             try await record(report)
             announce(report, before: before)
             return .made(report)

@@ -14,10 +14,13 @@ struct RealMachinery: CutoverMachinery {
 
     func prepareReverse() async throws(BridgeError) {
         let deadline = ContinuousClock.now + configuration.cutover.timeout
+        var hasWarned = false
         while true {
             do throws(BridgeError) { return try await directions.reversePreparation(configuration, logger).prepare() } catch where error.retry == .backoff {
                 // Older transactions on the target, such as a large one that is being applied, end soon.
                 guard ContinuousClock.now < deadline else { throw error }
+                if !hasWarned { logger.warning("the way back waits: \(ErrorRenderer.headline(error))") }
+                hasWarned = true
                 try? await Task.sleep(for: .milliseconds(200))
             }
         }

@@ -89,6 +89,7 @@ package actor CutoverDriver {
         var pauseBegan: ContinuousClock.Instant?
         var pauseEnded: ContinuousClock.Instant?
         var firstError: BridgeError?
+        var lastFailure: (step: Step, message: String)?
         /// Seen when the pause began: nobody but this process changes it within the pause, and the point of no return
         /// looks for itself.
         var fenceHolds: ContinuousClock.Instant?
@@ -175,6 +176,7 @@ package actor CutoverDriver {
         }
         if run.last != step { (run.stuckSince, run.obstacle) = (nil, nil) }
         run.last = step
+        run.lastFailure = nil
         run.attempt.done.insert(step)
         let seconds = Double(took / .microseconds(1)) / 1e6
         run.steps.append((step, seconds))
@@ -190,10 +192,14 @@ package actor CutoverDriver {
 
     private func noteFailure(_ step: Step, _ error: BridgeError, _ run: inout Run) async throws(BridgeError) {
         if run.firstError == nil { run.firstError = error }
+        // What is tried again and again is told once for as long as it stays the same.
+        let isKnown = run.lastFailure.map { $0.step == step && $0.message == error.message } ?? false
+        run.lastFailure = (step, error.message)
         // Locks that were not to be had stopped nobody.
         if step == .fence, error.code == .serverBusy { run.pauseBegan = nil }
-        observe(.failed(step, error))
+        if !isKnown { observe(.failed(step, error)) }
         if [.leaseLost, .ledgerDiverged].contains(error.code) { try await lostLease(error, run) }
+        guard !isKnown else { return }
         // That a step failed helps whoever reads the ledger; what is decided goes by the fence.
         try? await writer.add(.failed(step, message: error.message), attempt: run.attempt.id)
     }
