@@ -234,6 +234,9 @@ def outages(place, options, chance):
         done.setdefault(name, {}).setdefault(result, 0)
         done[name][result] += 1
         mend(place)
+        if process.returncode == 1:
+            # What was checked before writers moved opens no gate.
+            place.call("check")
         if (count + 1) % 10 == 0:
             print(f"  {count + 1} outages", flush=True)
     return done

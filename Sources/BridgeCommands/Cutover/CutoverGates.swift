@@ -132,9 +132,8 @@ extension CutoverStage {
 
     /// - Parameter moved: when writers moved last; what was found before says nothing of what they did since.
     private static func check(_ report: CheckReport, since moved: Timestamp?) -> GateInputs.Check {
-        let never = Duration.seconds(1_000_000_000)
         let now = Double(Timestamp.now.microseconds) / 1e6
-        var age = never
+        var age: Duration?
         if let began = RFC3339.seconds(report.startedAt), let ended = report.completedAt.flatMap(RFC3339.seconds), ended <= now + 1,
             moved.map({ Double($0.microseconds) / 1e6 <= began }) ?? true
         { age = .milliseconds(Int64(max(0, now - ended) * 1_000)) }

@@ -8,9 +8,10 @@ package struct GateInputs: Sendable {
         /// Whether it was of all tables, by a mode that proves something, and nobody else wrote to the target.
         package var opensGate: Bool
         package var reasons: [String]
-        package var age: Duration
+        /// Nil for one that was made before writers moved.
+        package var age: Duration?
 
-        package init(verdict: String, isConsistent: Bool, opensGate: Bool, reasons: [String], age: Duration) {
+        package init(verdict: String, isConsistent: Bool, opensGate: Bool, reasons: [String], age: Duration?) {
             self.verdict = verdict
             self.isConsistent = isConsistent
             self.opensGate = opensGate
@@ -122,10 +123,11 @@ package struct GateKeeper: Sendable {
         guard let check = inputs.check else {
             return Gate(.check, measured: "none", limit: limit, isOpen: false, hint: "bridge check")
         }
-        let isOpen = check.isConsistent && check.opensGate && check.age <= limits.maxCheckAge
+        let isOpen = check.isConsistent && check.opensGate && check.age.map { $0 <= limits.maxCheckAge } ?? false
+        let age = check.age.map { "\(Self.text($0)) old" } ?? "made before the application moved"
         let why = check.reasons.isEmpty ? "" : " (\(check.reasons.joined(separator: "; ")))"
         return Gate(
-            .check, measured: "\(check.verdict), \(Self.text(check.age)) old\(why)", limit: limit, isOpen: isOpen,
+            .check, measured: "\(check.verdict), \(age)\(why)", limit: limit, isOpen: isOpen,
             hint: "bridge check, and what it says")
     }
 
