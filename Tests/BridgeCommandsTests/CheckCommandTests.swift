@@ -75,6 +75,21 @@ struct CheckReportTests {
         #expect(try problems(object).count == 5)
     }
 
+    @Test("C10 a report without the tables' definitions, as older versions wrote it, is read and fits the schema")
+    func withoutDefinitions() throws {
+        var whole = try #require(
+            try JSONSerialization.jsonObject(with: Data(Reports.clean().json.compact.utf8)) as? [String: Any])
+        var tables = try #require(whole["tables"] as? [[String: Any]])
+        #expect(tables[0]["source_schema"] as? String == Reports.clean().tables[0].sourceSchema)
+        for key in ["source_schema", "target_schema"] { #expect(tables[0].removeValue(forKey: key) != nil) }
+        whole["tables"] = tables
+        let data = try JSONSerialization.data(withJSONObject: whole)
+        #expect(try validator.problems(String(decoding: data, as: UTF8.self)) == [])
+        var expected = Reports.clean()
+        expected.tables[0].sourceSchema = nil
+        #expect(CheckReport.read(data) == expected)
+    }
+
     @Test("K22 keys of a later minor version are passed over, another major version is not read")
     func versions() throws {
         let text = Reports.clean().json.compact

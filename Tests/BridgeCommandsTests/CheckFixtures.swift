@@ -25,6 +25,7 @@ enum Reports {
         table.rowsCompared = 1000
         table.matching = 1000
         table.hashAlgorithm = "siphash-2-4-128"
+        table.sourceSchema = "00112233445566778899aabbccddeeff"
         report.tables = [table]
         return report
     }

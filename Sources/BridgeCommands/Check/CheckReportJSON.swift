@@ -74,6 +74,8 @@ extension CheckReport {
             "hash_algorithm": JSONValue(table.hashAlgorithm),
             "samples": .array(table.samples.map(json)),
             "samples_cut": .bool(table.samplesCut),
+            "source_schema": JSONValue(table.sourceSchema),
+            "target_schema": JSONValue(table.targetSchema),
         ]
     }
 

@@ -99,7 +99,9 @@ package enum CheckReportSchema {
                   "equal_by_policy": { "description": "Rows that this check compared and found equal only under a policy, by its name.", "type": "object", "additionalProperties": { "$ref": "#/$defs/count" } },
                   "hash_algorithm": { "type": ["string", "null"] },
                   "samples": { "type": "array", "items": { "$ref": "#/$defs/sample" } },
-                  "samples_cut": { "description": "Whether more rows differ than samples has.", "type": "boolean" }
+                  "samples_cut": { "description": "Whether more rows differ than samples has.", "type": "boolean" },
+                  "source_schema": { "description": "What the table was defined as on the source when the check began: equal hashes, equal definitions. Reports of older versions lack it.", "type": ["string", "null"], "pattern": "^[0-9a-f]+$" },
+                  "target_schema": { "description": "The same on the target.", "type": ["string", "null"], "pattern": "^[0-9a-f]+$" }
                 }
               }
             },

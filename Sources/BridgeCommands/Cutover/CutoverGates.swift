@@ -53,6 +53,7 @@ extension CutoverStage {
         let from = Self.left(goal)
         // A switch of reads rests on it alone; before a switch of writes the fence check looks for itself.
         inputs.check = report.map { Self.check($0, since: goal == .switchReads ? ledger.lastMove : nil) }
+        if from == .source, let report { inputs.check?.definitions = await definitions(services, report) }
         inputs.predictedPause = report?.fenceSeconds.map { .microseconds(Int64($0 * 1e6)) }
         inputs.foreignWrites = report?.foreignWrites
         inputs.window = configuration.cutover.window.map { .init(text: $0.text, remaining: $0.remaining(at: .now)) }
@@ -66,6 +67,27 @@ extension CutoverStage {
         do throws(BridgeError) { return try await session(side).facts(of: tables(services, side)) } catch {
             logger.warning("the \(side.rawValue) could not be looked at: \(ErrorRenderer.headline(error))")
             return nil
+        }
+    }
+
+    /// What the tables that move were defined as when the check began, and what they are now.
+    private func definitions(_ services: [String], _ report: CheckReport) async -> [GateInputs.Definition] {
+        async let there = fingerprints(.target, services)
+        let (source, target) = (await fingerprints(.source, services), await there)
+        let checked = Dictionary(report.tables.map { ($0.source, $0) }, uniquingKeysWith: { first, _ in first })
+        return setup.services.filter { services.contains($0.name) }.flatMap(\.tables).flatMap { table -> [GateInputs.Definition] in
+            let found = checked[table.source.description].flatMap { $0.target == table.target.description ? $0 : nil }
+            return [
+                .init(.source, table.source, checked: found?.sourceSchema, present: source[table.source]),
+                .init(.target, table.target, checked: found?.targetSchema, present: target[table.target]),
+            ]
+        }
+    }
+
+    private func fingerprints(_ side: Side, _ services: [String]) async -> [TableName: String] {
+        do throws(BridgeError) { return try await session(side).schemaFingerprints(of: tables(services, side)) } catch {
+            logger.warning("the \(side.rawValue): \(ErrorRenderer.headline(error))")
+            return [:]
         }
     }
 

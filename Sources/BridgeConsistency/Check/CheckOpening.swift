@@ -3,9 +3,11 @@ import Logging
 
 extension CheckSession {
     /// Connects both sides and makes a session on them, which holds them until it is closed.
+    /// - Parameter tellsSchemas: whether the report is to tell what the tables are defined as. That is read beside the rest,
+    ///   and before any view is opened: what is altered from then on is not what was checked.
     static func open(
         link: LinkDescription, options: CheckOptions, source: any SourceConnector, target: any TargetConnector,
-        board: CheckBoard, access: ApplierAccess?, logger: Logger
+        board: CheckBoard, access: ApplierAccess?, tellsSchemas: Bool, logger: Logger
     ) async throws(BridgeError) -> CheckSession {
         try await source.connect()
         try await target.connect()
@@ -14,11 +16,16 @@ extension CheckSession {
                 .serverBusy, "the target does not hold a whole copy yet", context: [.init(.migration, link.migration)],
                 hint: "let bridge run finish the copy, then check")
         }
+        async let schemas =
+            tellsSchemas
+            ? CheckedSchemas.read(link, options, source: source, target: target, logger: logger) : CheckedSchemas()
         let (sourceSide, targetSide) = try await openSides(link, source, target)
         do throws(BridgeError) {
-            return try await CheckSession(
+            let session = try await CheckSession(
                 link: link, options: options, source: source, target: target, sourceSide: sourceSide,
                 targetSide: targetSide, origin: origin, board: board, access: access, logger: logger)
+            await session.note(schemas)
+            return session
         } catch {
             await sourceSide.close()
             await targetSide.close()

@@ -49,8 +49,10 @@ package final class CheckRunner: ConsistencyCheck {
     }
 
     private func runAlone() async throws(BridgeError) -> CheckReport {
+        // While a check of the mode fence lasts, the application waits.
         let session = try await CheckSession.open(
-            link: link, options: options, source: source, target: target, board: board, access: access, logger: logger)
+            link: link, options: options, source: source, target: target, board: board, access: access,
+            tellsSchemas: options.mode != .fence, logger: logger)
         let result: Result<CheckReport, BridgeError>
         do throws(BridgeError) { result = .success(try await session.run()) } catch { result = .failure(error) }
         await session.close()

@@ -66,6 +66,8 @@ actor CheckSession {
     typealias Facts = (source: [TableFacts?], target: [TableFacts?])
     /// What the catalogs said at the end, as far as they were read.
     var facts: Facts?
+    /// What the tables were defined as when the check began.
+    var schemas = CheckedSchemas()
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
     /// Rows that this check looked up, or compared again, and found equal under a policy only.

@@ -44,7 +44,8 @@ package actor FenceCheck {
             lock = try await CheckLock.take(
                 options.stateDirectory, patience: options.waitsForOthers ? options.patience : .zero, board: board)
             let session = try await CheckSession.open(
-                link: link, options: options, source: source, target: target, board: board, access: nil, logger: logger)
+                link: link, options: options, source: source, target: target, board: board, access: nil,
+                tellsSchemas: false, logger: logger)
             self.session = session
             return try await session.prepareFence()
         } catch {

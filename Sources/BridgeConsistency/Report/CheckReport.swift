@@ -125,6 +125,10 @@ package struct CheckReport: Codable, Hashable, Sendable {
         package var repaired: Int64 = 0
         /// Why it is inconclusive or an error.
         package var reason: String?
+        /// What the table was defined as on either side when the check began, before it opened a view; see
+        /// ``CutoverSession/schemaFingerprints(of:)``. Nil where the side did not tell.
+        package var sourceSchema: String?
+        package var targetSchema: String?
 
         package init(source: String, target: String, status: Verdict) {
             self.source = source

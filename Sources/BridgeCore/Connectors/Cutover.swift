@@ -58,6 +58,10 @@ package protocol CutoverSession: Sendable {
     /// What a gate must know of this side.
     func facts(of tables: [TableName]) async throws(BridgeError) -> CutoverFacts
 
+    /// What each table's definition is, as a short hash: equal hashes, equal definitions, whichever tables are asked for
+    /// beside it. What bridge itself makes is not in it. Only the catalog is read. A table that is not there is left out.
+    func schemaFingerprints(of tables: [TableName]) async throws(BridgeError) -> [TableName: String]
+
     // MARK: Records
 
     /// Takes the migration's operator lease, or renews the caller's own: one operator at a time.
@@ -167,19 +171,16 @@ package struct CutoverFacts: Hashable, Sendable {
     package var brokenForeignKeys: [String: Int64]
     /// Tables that are not as they were when the fence was raised, or cannot be fenced, with why.
     package var unfenceable: [TableName: String]
-    /// What the tables' definitions are, as one text; equal texts, equal definitions.
-    package var schemaFingerprint: String
 
     package init(
         preparedTransactions: [String] = [], oldestTransactionAge: Duration? = nil, oldestTransactionProcess: String? = nil,
-        brokenForeignKeys: [String: Int64] = [:], unfenceable: [TableName: String] = [:], schemaFingerprint: String = ""
+        brokenForeignKeys: [String: Int64] = [:], unfenceable: [TableName: String] = [:]
     ) {
         self.preparedTransactions = preparedTransactions
         self.oldestTransactionAge = oldestTransactionAge
         self.oldestTransactionProcess = oldestTransactionProcess
         self.brokenForeignKeys = brokenForeignKeys
         self.unfenceable = unfenceable
-        self.schemaFingerprint = schemaFingerprint
     }
 }
 

@@ -10,13 +10,33 @@ package struct GateInputs: Sendable {
         package var reasons: [String]
         /// Nil for one that was made before writers moved.
         package var age: Duration?
+        /// Of the tables that move, on both sides; nil if they were not looked at.
+        package var definitions: [Definition]?
 
-        package init(verdict: String, isConsistent: Bool, opensGate: Bool, reasons: [String], age: Duration?) {
+        package init(
+            verdict: String, isConsistent: Bool, opensGate: Bool, reasons: [String], age: Duration?, definitions: [Definition]? = nil
+        ) {
+            self.definitions = definitions
             self.verdict = verdict
             self.isConsistent = isConsistent
             self.opensGate = opensGate
             self.reasons = reasons
             self.age = age
+        }
+    }
+
+    /// What a table was defined as on one side when the check began, and what it is now; nil where that is not known.
+    package struct Definition: Hashable, Sendable {
+        package var side: Side
+        package var table: TableName
+        package var checked: String?
+        package var present: String?
+
+        package init(_ side: Side, _ table: TableName, checked: String?, present: String?) {
+            self.side = side
+            self.table = table
+            self.checked = checked
+            self.present = present
         }
     }
 
@@ -119,17 +139,34 @@ package struct GateKeeper: Sendable {
     }
 
     private func check(_ inputs: GateInputs) -> Gate {
-        let limit = "consistent, at most \(Self.text(limits.maxCheckAge)) old"
+        let limit = "consistent, at most \(Self.text(limits.maxCheckAge)) old, of the tables as they are"
         guard let check = inputs.check else {
             return Gate(.check, measured: "none", limit: limit, isOpen: false, hint: "bridge check")
         }
-        let isOpen = check.isConsistent && check.opensGate && check.age.map { $0 <= limits.maxCheckAge } ?? false
+        let isClean = check.isConsistent && check.opensGate && check.age.map { $0 <= limits.maxCheckAge } ?? false
         let age = check.age.map { "\(Self.text($0)) old" } ?? "made before the application moved"
+        let changes = changes(since: check)
         let why = check.reasons.isEmpty ? "" : " (\(check.reasons.joined(separator: "; ")))"
         return Gate(
-            .check, measured: "\(check.verdict), \(age)\(why)", limit: limit, isOpen: isOpen,
-            hint: "bridge check, and what it says")
+            .check, measured: (["\(check.verdict), \(age)\(why)"] + changes).joined(separator: "; "), limit: limit,
+            isOpen: isClean && changes.isEmpty, hint: isClean ? "bridge check" : "bridge check, and what it says")
     }
+
+    /// Where the check says nothing of the tables as they are now. On the way back one is made for the gate itself.
+    private func changes(since check: GateInputs.Check) -> [String] {
+        guard goal != .writesBack else { return [] }
+        guard let definitions = check.definitions else { return ["what the tables are defined as is unknown"] }
+        let unknown = definitions.filter { $0.checked == nil || $0.present == nil }
+        let altered = definitions.filter { $0.checked != nil && $0.present != nil && $0.checked != $0.present }
+        return [("altered since", altered), ("definition unknown", unknown)].filter { !$0.1.isEmpty }.map { word, found in
+            let names = found.prefix(Self.namedTables).map { "\($0.table) on the \($0.side.rawValue)" }
+            let rest = found.count - names.count
+            return "\(word): \(names.joined(separator: ", "))" + (rest > 0 ? " and \(rest) more" : "")
+        }
+    }
+
+    /// More than so many are counted only.
+    private static let namedTables = 10
 
     private func window(_ window: GateInputs.Window) -> Gate {
         guard let remaining = window.remaining else {

@@ -85,16 +85,13 @@ package struct Ledger: Sendable {
 
     /// FNV-1a over 128 bits, in hexadecimal digits.
     private static func checksum(_ entry: LedgerEntry, after last: String) -> String {
-        var hash: UInt128 = 0x6C62_272E_07BB_0142_62B8_2175_6295_C58D
+        var hash = TextHash()
         // Lengths keep one field from flowing into the next.
         for field in [
             last, "\(entry.number)", "\(entry.writtenAt.microseconds)", entry.attempt, entry.kind, entry.content,
         ] {
-            for byte in "\(field.utf8.count):\(field)".utf8 {
-                hash = (hash ^ UInt128(byte)) &* 0x0000_0000_0100_0000_0000_0000_0000_013B
-            }
+            hash.add("\(field.utf8.count):\(field)")
         }
-        let digits = String(hash, radix: 16)
-        return String(repeating: "0", count: 32 - digits.count) + digits
+        return hash.digits
     }
 }

@@ -155,6 +155,43 @@ struct CutoverVerbsTests {
         #expect(try links.folder.read("data/cutover.json").contains("tried elsewhere"))
     }
 
+    @Test("C10 a check of tables that were altered since shuts the gate until there is another one, or a reason", arguments: Pair.all)
+    func alteredSince(_ pair: Pair) async throws {
+        // Without a run, which checks by itself.
+        let place = CutoverPlace(links: try await LinkPlace(pair))
+        try await begin(place.links)
+        func gate(_ report: [String: Any]) throws -> (isOpen: Bool, measured: String, hint: String?) {
+            let found = try #require((report["gates"] as? [[String: Any]])?.first { $0["name"] as? String == "check" })
+            return (found["open"] as? Bool == true, found["measured"] as? String ?? "", found["hint"] as? String)
+        }
+        func expectShut(_ report: [String: Any], _ word: String) throws {
+            let gate = try gate(report)
+            #expect(!gate.isOpen && gate.measured.contains("\(word): ") && gate.measured.contains("accounts on the target"), "\(gate)")
+            #expect(gate.hint == "bridge check", "\(gate)")
+        }
+        func check() async throws { #expect(try await place.links.run("check").status == 0) }
+        #expect(try gate(await place.verb("switch-reads", "--dry-run")).isOpen)
+        try await place.target.execute("ALTER TABLE accounts ADD COLUMN extra integer")
+        try expectShut(await place.verb("switch-reads", status: 1), "altered since")
+        try expectShut(object(await place.links.run("status", "--json")), "altered since")
+        try await check()
+        try await place.verb("switch-reads")
+        // Reports of older versions tell nothing.
+        let reports = place.links.folder.path("data/checks")
+        let newest = "data/checks/" + (try #require(try FileManager.default.contentsOfDirectory(atPath: reports).max()))
+        try place.links.folder.write(newest, try place.links.folder.read(newest).replacingOccurrences(of: "\"target_schema\"", with: "\"unheard_of\""))
+        for verb in ["rehearse", "switch-writes"] { try expectShut(await place.verb(verb, status: 1), "definition unknown") }
+        try await check()
+        try await place.verb("rehearse")
+        try await place.target.execute("ALTER TABLE accounts ADD COLUMN checked integer CHECK (checked > 0)")
+        for verb in ["rehearse", "switch-writes"] { try expectShut(await place.verb(verb, status: 1), "altered since") }
+        try await place.verb("rollback")
+        try expectShut(await place.verb("switch-reads", status: 1), "altered since")
+        try await place.verb("switch-reads", "--override", "check", "--reason", "nothing is ever written there")
+        #expect(try await place.phase() == "reads_switched")
+        try await place.verb("cancel")
+    }
+
     private func begin(_ place: LinkPlace) async throws {
         #expect(try await place.run("run", "--until-caught-up").status == 0)
         #expect(try await place.run("check").status == 0)

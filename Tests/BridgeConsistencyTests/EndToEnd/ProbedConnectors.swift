@@ -11,13 +11,28 @@ final class ViewProbe: Sendable {
         var ranges: [String] = []
         var requests: [String] = []
         var foundKeys = 0
+        var views = 0
+        /// How often a side was opened as a cutover deals with it.
+        var cutovers = 0
     }
 
     private let seen = Mutex(Seen())
     private let failing: @Sendable (ComparisonRole, Int) -> Bool
+    private let refusingCutover: ComparisonRole?
+    private let onFirstView: @Sendable () async -> Void
 
-    /// - Parameter failing: whether the look-up of this number, counted on both sides together, finds the connection lost.
-    init(failing: @escaping @Sendable (ComparisonRole, Int) -> Bool = { _, _ in false }) { self.failing = failing }
+    /// - Parameters:
+    ///   - refusingCutover: which side cannot be opened as a cutover deals with it.
+    ///   - failing: whether the look-up of this number, counted on both sides together, finds the connection lost.
+    ///   - onFirstView: what happens just before the first view of either side is opened.
+    init(
+        refusingCutover: ComparisonRole? = nil, failing: @escaping @Sendable (ComparisonRole, Int) -> Bool = { _, _ in false },
+        onFirstView: @escaping @Sendable () async -> Void = {}
+    ) {
+        self.refusingCutover = refusingCutover
+        self.failing = failing
+        self.onFirstView = onFirstView
+    }
 
     var all: Seen { seen.withLock { $0 } }
     func reset() { seen.withLock { $0 = Seen() } }
@@ -29,6 +44,19 @@ final class ViewProbe: Sendable {
             return seen.finds
         }
         if failing(role, number) { throw BridgeError(.connectionLost, "the test cut the connection") }
+    }
+
+    fileprivate func cutover(_ role: ComparisonRole) throws(BridgeError) {
+        seen.withLock { $0.cutovers += 1 }
+        if role == refusingCutover { throw BridgeError(.rightsMissing, "the test refuses") }
+    }
+
+    fileprivate func view() async {
+        let isFirst = seen.withLock { seen in
+            seen.views += 1
+            return seen.views == 1
+        }
+        if isFirst { await onFirstView() }
     }
 
     fileprivate func found(bytes: Int) { seen.withLock { $0.largestFindBytes = max($0.largestFindBytes, bytes) } }
@@ -55,7 +83,8 @@ struct ProbedSource: SourceConnector {
         ProbedSession(base: try await base.openComparison(link, role: role), role: role, probe: probe)
     }
     func openCutover(migration: String) async throws(BridgeError) -> any CutoverSession {
-        try await base.openCutover(migration: migration)
+        try probe.cutover(.source)
+        return try await base.openCutover(migration: migration)
     }
     func close() async { await base.close() }
     func describe(_ position: Position) -> String { base.describe(position) }
@@ -91,7 +120,8 @@ struct ProbedTarget: TargetConnector {
         ProbedSession(base: try await base.openComparison(link, role: role), role: role, probe: probe)
     }
     func openCutover(migration: String) async throws(BridgeError) -> any CutoverSession {
-        try await base.openCutover(migration: migration)
+        try probe.cutover(.target)
+        return try await base.openCutover(migration: migration)
     }
     func adoptLink(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError) {
         try await base.adoptLink(link, origin)
@@ -131,7 +161,8 @@ private struct ProbedSession: ComparisonSession {
         of mapping: TableMapping, columns: [Relation.Column]?
     ) async throws(BridgeError) -> ComparisonLayout { try await base.layout(of: mapping, columns: columns) }
     func openView(sparing: Bool) async throws(BridgeError) -> any ComparisonView {
-        ProbedView(base: try await base.openView(sparing: sparing), role: role, probe: probe)
+        await probe.view()
+        return ProbedView(base: try await base.openView(sparing: sparing), role: role, probe: probe)
     }
     var source: (any ComparisonSource)? { base.source }
     var target: (any ComparisonTarget)? { base.target }

@@ -147,6 +147,9 @@ final class FakeSession: CutoverSession {
     }
 
     func facts(of tables: [TableName]) throws(BridgeError) -> CutoverFacts { try change("facts") { _ in CutoverFacts() } }
+    func schemaFingerprints(of tables: [TableName]) throws(BridgeError) -> [TableName: String] {
+        try change("schemaFingerprints") { _ in Dictionary(uniqueKeysWithValues: tables.map { ($0, "as made") }) }
+    }
 
     func takeLease(owner: String, lasting: Duration) throws(BridgeError) {
         try change("takeLease") { database in database.holder = owner }

@@ -14,7 +14,6 @@ struct CutoverFactsReader {
             var facts = CutoverFacts()
             facts.preparedTransactions = try prepared(oids)
             facts.unfenceable = try unfenceable(catalog)
-            facts.schemaFingerprint = try SchemaFingerprint.read(catalog.roots.values.compactMap { $0 }.sorted(), connection)
             return facts
         }
         facts.brokenForeignKeys = try brokenForeignKeys(tables)

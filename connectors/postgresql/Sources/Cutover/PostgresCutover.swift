@@ -113,6 +113,10 @@ actor PostgresCutover: CutoverSession {
         }
     }
 
+    func schemaFingerprints(of tables: [TableName]) async throws(BridgeError) -> [TableName: String] {
+        try await with { (connection) throws(BridgeError) in try SchemaFingerprint.read(tables, connection) }
+    }
+
     // MARK: Records
 
     func takeLease(owner: String, lasting: Duration) async throws(BridgeError) {

@@ -139,9 +139,12 @@ struct CutoverFactsTests {
             """
         let fixture = try await CutoverFixture(schema, tables: ["t", "p"])
         let twin = try await CutoverFixture("CREATE TABLE unrelated (id int); " + schema, tables: ["p", "t"])
-        func read(_ fixture: CutoverFixture) async throws -> String { try await fixture.session.facts(of: fixture.tables).schemaFingerprint }
+        func read(_ fixture: CutoverFixture) async throws -> [String: String] {
+            let found = try await fixture.session.schemaFingerprints(of: fixture.tables)
+            return Dictionary(uniqueKeysWithValues: found.map { ($0.key.name, $0.value) })
+        }
         var last = try await read(fixture)
-        #expect(!last.isEmpty)
+        #expect(last.keys.sorted() == ["p", "t"] && last.values.allSatisfy { $0.utf8.count == 32 })
         #expect(try await read(twin) == last)
         for harmless in [
             "INSERT INTO t (id, v) VALUES (1, 'a'); INSERT INTO p VALUES (1)", "VACUUM FULL t", "ANALYZE", "CREATE INDEX i ON t (v)", "GRANT SELECT ON t TO PUBLIC",
@@ -164,10 +167,29 @@ struct CutoverFactsTests {
         ] {
             try await fixture.sql(change)
             let now = try await read(fixture)
-            #expect(now != last, "\(change)")
+            // Of the table that it is about, and of no other.
+            let altered = change.hasPrefix("ALTER TABLE p") || change.hasPrefix("CREATE TABLE p") ? "p" : "t"
+            #expect(now.filter { last[$0.key] != $0.value }.map(\.key) == [altered], "\(change)")
             last = now
         }
         try await twin.end()
+        try await fixture.end()
+    }
+
+    @Test("C10 a table's fingerprint is the same whatever is asked for beside it; one that is not there has none")
+    func fingerprintAlone() async throws {
+        let fixture = try await CutoverFixture(
+            """
+            CREATE TABLE p (id int PRIMARY KEY) PARTITION BY RANGE (id); CREATE TABLE p1 PARTITION OF p FOR VALUES FROM (0) TO (100);
+            CREATE VIEW v AS SELECT * FROM p;
+            """, tables: ["p", "p1", "v", "none"])
+        let (p, p1) = (fixture.tables[0], fixture.tables[1])
+        let all = try await fixture.session.schemaFingerprints(of: fixture.tables)
+        #expect(Set(all.keys) == [p, p1] && all[p] != all[p1])
+        for table in [p, p1] { #expect(try await fixture.session.schemaFingerprints(of: [table]) == [table: all[table]]) }
+        try await fixture.sql("ALTER TABLE p1 ADD CHECK (id > 0)")
+        let altered = try await fixture.session.schemaFingerprints(of: [p, p1])
+        #expect(altered[p] != all[p] && altered[p1] != all[p1])
         try await fixture.end()
     }
 }

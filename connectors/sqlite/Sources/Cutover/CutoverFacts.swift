@@ -19,6 +19,18 @@ enum SchemaText {
         }
         return lines.joined(separator: "\n")
     }
+
+    /// The definitions of those tables that are there, as hashes.
+    static func fingerprints(
+        of tables: [TableName], _ database: borrowing SQLiteDatabase
+    ) throws(BridgeError) -> [TableName: String] {
+        var found: [TableName: String] = [:]
+        for table in tables {
+            let text = try definition(of: table.name, database)
+            if !text.isEmpty { found[table] = TextHash(text).digits }
+        }
+        return found
+    }
 }
 
 /// Reads what gates must know of a database.
@@ -33,13 +45,9 @@ struct CutoverFactReader {
     func facts(_ tables: [TableName], _ database: borrowing SQLiteDatabase) throws(BridgeError) -> CutoverFacts {
         var facts = CutoverFacts()
         facts.unfenceable = try fence.faults(tables, database)
-        var texts: [String] = []
-        for table in tables.sorted() {
+        for table in tables {
             if let reason = try SQLiteFence.reasonAgainst(table, database) { facts.unfenceable[table] = reason }
-            let text = try SchemaText.definition(of: table.name, database)
-            texts.append("\(table)\n\(text)")
         }
-        facts.schemaFingerprint = texts.joined(separator: "\n\n")
         return facts
     }
 

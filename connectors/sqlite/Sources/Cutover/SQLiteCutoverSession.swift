@@ -194,6 +194,10 @@ actor SQLiteCutoverSession: CutoverSession {
         return facts
     }
 
+    func schemaFingerprints(of tables: [TableName]) async throws(BridgeError) -> [TableName: String] {
+        try read { connection throws(BridgeError) in try SchemaText.fingerprints(of: tables, connection.database) }
+    }
+
     // MARK: Records
 
     func takeLease(owner: String, lasting: Duration) async throws(BridgeError) {

@@ -100,26 +100,32 @@ struct CutoverFactTests {
         await fixture.close()
     }
 
-    @Test("C10 the schema's fingerprint changes with tables, indexes and triggers, not with what bridge makes")
+    @Test("C10 a table's fingerprint changes with it, its indexes and triggers, not with what bridge makes, nor with another table")
     func fingerprint() async throws {
         let fixture = try await CutoverFixture(FenceSchemaTests.schema)
         let tables = names(["t", "u"])
-        let first = try await fixture.session.facts(of: tables)
-        #expect(first.preparedTransactions.isEmpty && first.oldestTransactionAge == nil && first.unfenceable.isEmpty)
+        func read(_ tables: [TableName]) async throws -> [TableName: String] { try await fixture.session.schemaFingerprints(of: tables) }
+        let facts = try await fixture.session.facts(of: tables)
+        #expect(facts.preparedTransactions.isEmpty && facts.oldestTransactionAge == nil && facts.unfenceable.isEmpty)
+        let first = try await read(tables)
+        #expect(first.count == 2 && first.values.allSatisfy { $0.utf8.count == 32 })
+        #expect(first[tables[0]] != first[tables[1]])
         let source = SQLiteSource(path: fixture.database.path)
         _ = try await source.prepareCapture(forwardLink(["t", "u"]), replacingLeftovers: false)
         try await fixture.session.raise(Fence(["t", "u"]), patience: .seconds(10))
         try fixture.database.run("CREATE TABLE other(a)")
-        #expect(try await fixture.session.facts(of: tables.reversed()).schemaFingerprint == first.schemaFingerprint)
-        var seen = [first.schemaFingerprint]
-        for sql in [
-            "ALTER TABLE t ADD COLUMN c", "CREATE INDEX j ON t(c)", "DROP TRIGGER own", "DROP INDEX i", "DROP TABLE u",
-        ] {
+        #expect(try await read(tables.reversed()) == first)
+        #expect(try await read([tables[0]]) == [tables[0]: first[tables[0]]])
+        var seen = [first[tables[0]]]
+        for sql in ["ALTER TABLE t ADD COLUMN c CHECK (c > 0)", "CREATE INDEX j ON t(c)", "DROP TRIGGER own", "DROP INDEX i"] {
             try fixture.database.run(sql)
-            let now = try await fixture.session.facts(of: tables).schemaFingerprint
-            #expect(!seen.contains(now), "\(sql)")
-            seen.append(now)
+            let now = try await read(tables)
+            #expect(!seen.contains(now[tables[0]]), "\(sql)")
+            #expect(now[tables[1]] == first[tables[1]], "\(sql)")
+            seen.append(now[tables[0]])
         }
+        try fixture.database.run("DROP TABLE u")
+        #expect(try await read(tables) == [tables[0]: seen.last ?? ""])
         await source.close()
         await fixture.close()
     }
