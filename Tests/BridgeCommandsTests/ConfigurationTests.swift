@@ -46,6 +46,8 @@ struct ConfigurationTests {
         #expect(configuration.replication.onConflict == .stop)
         #expect(configuration.check.maxAge == .seconds(900))
         #expect(configuration.cutover.maxLag == .seconds(2))
+        #expect(configuration.cutover.oldTables == .leave)
+        #expect(ConfigurationRenderer(configuration: configuration).yaml.contains("  old_tables: leave  # default"))
         #expect(configuration.link().form == .canonical)
         #expect(
             configuration.link().mappings == [
@@ -71,7 +73,7 @@ struct ConfigurationTests {
                     where: "tenant_id = 7"
             replication: { batch_bytes: 8MB, copy_jobs: 2, apply_jobs: 1, journal_budget: 20GB, journal_keep: 24h, on_conflict: stop }
             check: { max_age: 15m, throttle: 0.9, equal: [numeric_scale, negative_zero], memory: 64MB }
-            cutover: { max_lag: 2s, max_pause: 2s, window: "Sunday 02:00-06:00 UTC" }
+            cutover: { max_lag: 2s, max_pause: 2s, window: "Sunday 02:00-06:00 UTC", old_tables: rename }
             """)
         #expect(configuration.link().form == .native)
         #expect(
@@ -84,6 +86,8 @@ struct ConfigurationTests {
         #expect(configuration.check.memory == 64_000_000)
         let shown = ConfigurationRenderer(configuration: configuration).yaml.joined(separator: "\n")
         #expect(shown.contains(#"equal: ["negative_zero","numeric_scale"]"#), "\(shown)")
+        #expect(configuration.cutover.oldTables == .rename)
+        #expect(shown.contains("old_tables: rename"))
         #expect(configuration.cutover.window?.weekdays == [0])
         #expect(configuration.cutover.window?.startMinute == 120)
         #expect(configuration.cutover.window?.endMinute == 360)
@@ -153,6 +157,10 @@ struct ConfigurationTests {
             Refusal(add: "check: { equal: numeric_scale }", message: "check.equal must be a list"),
             Refusal(add: "check: { memory: 1MB }", message: "check.memory must be at least 16MB"),
             Refusal(add: "check: { max_age: 15 }", message: "check.max_age needs a unit"),
+            Refusal(
+                add: "cutover: { old_tables: drop }", message: "cutover.old_tables must be one of leave, rename"),
+            Refusal(
+                add: "cutover: { old_tables: renam }", message: "cutover.old_tables must be one of", hint: "old_tables: rename"),
             Refusal(add: "cutover: { max_lag: 0s }", message: "cutover.max_lag must be longer than nothing"),
             Refusal(
                 add: "cutover: { window: \"Someday 02:00-06:00 UTC\" }",

@@ -49,6 +49,8 @@ package struct Configuration: Sendable {
         package var maxTransactionAge: Duration = .seconds(5)
         /// How long the application must have been on the target before `complete`.
         package var soak: Duration = .zero
+        /// What `complete` does with the source's tables.
+        package var oldTables = OldTables.leave
         /// Where the routes are written to; nil for `routing.json` in the data directory. Absolute.
         package var routingFile: String?
         /// Shell commands by the moment at which they run.

@@ -160,7 +160,7 @@ struct ConfigurationParser {
 
     private func parseCutover(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
         let keys = try value.mapping(
-            known: ["max_lag", "max_pause", "window", "timeout", "max_transaction_age", "soak", "routing_file", "hooks"])
+            known: ["max_lag", "max_pause", "window", "timeout", "max_transaction_age", "soak", "old_tables", "routing_file", "hooks"])
         parsed.givenKeys.formUnion(keys.keys.map { "cutover.\($0)" })
         if let value = keys["max_lag"] {
             parsed.cutover.maxLag = try positive(value)
@@ -176,6 +176,16 @@ struct ConfigurationParser {
         if let value = keys["timeout"] { parsed.cutover.timeout = try positive(value) }
         if let value = keys["max_transaction_age"] { parsed.cutover.maxTransactionAge = try positive(value) }
         if let value = keys["soak"] { parsed.cutover.soak = try value.quantity(substitution, Quantity.duration) }
+        if let value = keys["old_tables"] {
+            let word = try value.text(substitution)
+            let known = OldTables.allCases.map(\.rawValue)
+            guard let choice = OldTables(rawValue: word) else {
+                throw value.invalid(
+                    "must be one of \(known.joined(separator: ", "))",
+                    hint: nearestName(to: word, in: known).map { "write old_tables: \($0)" })
+            }
+            parsed.cutover.oldTables = choice
+        }
         if let value = keys["routing_file"] { parsed.cutover.routingFile = try value.text(substitution) }
         if let value = keys["hooks"] { try parseHooks(value, into: &parsed) }
     }

@@ -47,6 +47,7 @@ package struct ConfigurationRenderer: Sendable {
             Setting(
                 section: "cutover", name: "max_transaction_age", value: .string(Quantity.text(cutover.maxTransactionAge))),
             Setting(section: "cutover", name: "soak", value: .string(Quantity.text(cutover.soak))),
+            Setting(section: "cutover", name: "old_tables", value: .string(cutover.oldTables.rawValue)),
             Setting(section: "cutover", name: "routing_file", value: .string(configuration.routingFile)),
         ]
     }

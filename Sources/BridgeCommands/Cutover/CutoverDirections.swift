@@ -1,5 +1,6 @@
 import BridgeConsistency
 import BridgeCore
+import BridgeCutover
 import BridgeReplication
 import Logging
 
@@ -13,11 +14,19 @@ struct CutoverDirections: Sendable {
     /// The reverse link's: its source is the migration's target.
     let reverseSource: any SourceConnector
     let reverseTarget: any TargetConnector
+    /// The migration is being completed, and the source's tables have got other names: the links have those of the file.
+    var hasOldNames = false
 
     /// Connects all of them and finds the tables on both sides.
     /// - Parameter back: the migration's other direction.
     static func open(_ migration: Migration, back: Migration) async throws(BridgeError) -> CutoverDirections {
-        let link = try await migration.open()
+        let link: Migration.Link
+        var hasOldNames = false
+        do throws(BridgeError) { link = try await migration.open() } catch where error.code == .tableMissing {
+            guard try await isBeingCompleted(migration) else { throw error }
+            hasOldNames = true
+            link = try await migration.openByNames()
+        }
         try await back.source.connect()
         try await back.target.connect()
         let targets = try await migration.target.describeTables(link.description.mappings.map(\.target))
@@ -28,7 +37,16 @@ struct CutoverDirections: Sendable {
         }
         return CutoverDirections(
             forward: link.description, reverse: link.description.reversed(sources: link.sources, targets: targets),
-            source: migration.source, target: migration.target, reverseSource: back.source, reverseTarget: back.target)
+            source: migration.source, target: migration.target, reverseSource: back.source, reverseTarget: back.target,
+            hasOldNames: hasOldNames)
+    }
+
+    private static func isBeingCompleted(_ migration: Migration) async throws(BridgeError) -> Bool {
+        let session = try await migration.target.openCutover(migration: migration.configuration.migration)
+        let result: Result<Bool, BridgeError>
+        do throws(BridgeError) { result = .success(try Ledger(try await session.ledger()).isClosing == true) } catch { result = .failure(error) }
+        await session.close()
+        return try result.get()
     }
 
     func close() async {

@@ -243,7 +243,9 @@ final class CutoverProcedure: Sendable {
         report.succeeded = true
         report.exitStatus = .done
         report.ending = completed ? .completed : .cancelled
-        report.reason = completed ? "completed: nothing of the migration is left" : "cancelled: nothing of the migration is left"
+        report.reason = "\(completed ? "completed" : "cancelled"): nothing of the migration is left"
+        guard completed, stage.setup.oldTables == .rename else { return }
+        report.reason? += " but the old tables, now \(try stage.setup.renamedTables().map(\.newName).joined(separator: ", "))"
     }
 
     // MARK: - Dry runs
@@ -262,7 +264,7 @@ final class CutoverProcedure: Sendable {
             names = (isWritten ? Step.towardsCommit + Step.afterCommit : [.publishRoutes, .resumeClients]).map(\.rawValue)
         case .resume:
             names = standing.attempt.map { ["the attempt \($0.goal.rawValue) goes back, unless its fence is for good"] } ?? []
-        case .complete, .cancel: names = Teardown.Step.allCases.map(\.rawValue)
+        case .complete, .cancel: names = Teardown.steps(completed: verb == .complete, stage.setup.oldTables).map(\.rawValue)
         }
         report.steps = names.map { .init(name: $0, seconds: 0) }
         show("would do, in this order: \(names.joined(separator: ", "))")

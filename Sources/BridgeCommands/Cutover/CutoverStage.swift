@@ -29,7 +29,7 @@ struct CutoverStage: Sendable {
     ) async throws(BridgeError) -> CutoverStage {
         let configuration = migration.configuration
         let directions = try await CutoverDirections.open(migration, back: back)
-        let kept = try await links(migration, directions)
+        let kept: any KeptLinks = directions.hasOldNames ? UnkeptLinks() : try await links(migration, directions)
         let name = configuration.migration
         let machinery = RealMachinery(
             configuration: configuration, directions: directions, links: kept,
@@ -40,7 +40,7 @@ struct CutoverStage: Sendable {
             source: try await migration.source.openCutover(migration: name),
             target: try await migration.target.openCutover(migration: name),
             records: try await migration.target.openCutover(migration: name), machinery: machinery,
-            owner: OperatorName.make(), isOwnerGone: OperatorName.isGone)
+            owner: OperatorName.make(), isOwnerGone: OperatorName.isGone, oldTables: configuration.cutover.oldTables)
         return CutoverStage(
             configuration: configuration, migration: migration, directions: directions, setup: setup, links: kept, logger: logger)
     }

@@ -156,7 +156,7 @@ extension LinkSupervisor {
 extension LinkAttendance: KeptLinks {}
 
 /// For what only looks: to run links writes to both databases, and keeps a `bridge run` that is just starting from its folder.
-private struct UnkeptLinks: KeptLinks {
+struct UnkeptLinks: KeptLinks {
     func waitUntilStreaming(_ direction: LinkDirection, patience: Duration) async throws(BridgeError) {
         throw BridgeError(.internalFault, "a command that only looks waits for a link")
     }

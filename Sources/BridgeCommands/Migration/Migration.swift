@@ -55,6 +55,14 @@ struct Migration: Sendable {
         return link
     }
 
+    /// The way forward by the file's names, of tables that the source does not have under these any more. Both ends are
+    /// connected.
+    func openByNames() async throws(BridgeError) -> Link {
+        var description = configuration.link()
+        try await resolveTarget(&description)
+        return Link(description: description, sources: [])
+    }
+
     func close() async {
         await source.close()
         await target.close()

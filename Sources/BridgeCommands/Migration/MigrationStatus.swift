@@ -41,8 +41,11 @@ struct MigrationStatus: Sendable {
         await status.ask(migration)
         await status.askReverse(back)
         await status.askCutover(migration, back)
-        if status.forward.state == nil, status.source.error == nil, status.target.error == nil {
+        // The source's tables may have got other names in the end.
+        let isSourceThere = status.source.error.map { $0.code == .tableMissing } ?? true
+        if status.forward.state == nil, isSourceThere, status.target.error == nil {
             status.ended = try await EndedMigration.find(configuration, registry)
+            if status.ended != nil { status.source.error = nil }
         }
         await migration.close()
         await back.close()

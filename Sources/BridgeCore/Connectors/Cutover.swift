@@ -84,6 +84,15 @@ package protocol CutoverSession: Sendable {
     func removeAll() async throws(BridgeError)
 
     func close() async
+
+    // MARK: Old tables
+
+    /// Gives tables that the application has left their new names, all of them in one transaction; one that has its new
+    /// name already is left alone. Only what this migration's fence stands on for good is renamed, and the fence with it.
+    /// - Parameter isTrial: before the first try: finds what stands in the way, and changes nothing.
+    /// - Throws: `configurationInvalid` for a name that is taken, a table that is not fenced, or what the engine refuses;
+    ///   `serverBusy`.
+    func rename(_ tables: [OldTable], isTrial: Bool) async throws(BridgeError)
 }
 
 /// What stops the application's writes, and for how long.

@@ -17,12 +17,13 @@ package struct CutoverSetup: Sendable {
     package var owner: String
     /// Whether the process of another name has ended for certain: then its lease is over.
     package var isOwnerGone: @Sendable (String) -> Bool
+    package var oldTables: OldTables
 
     package init(
         migration: String, forward: LinkDescription, reverse: LinkDescription, services: [CutoverService],
         limits: CutoverLimits, source: any CutoverSession, target: any CutoverSession, records: any CutoverSession,
         machinery: any CutoverMachinery, owner: String,
-        isOwnerGone: @escaping @Sendable (String) -> Bool = { _ in false }
+        isOwnerGone: @escaping @Sendable (String) -> Bool = { _ in false }, oldTables: OldTables = .leave
     ) {
         self.migration = migration
         self.forward = forward
@@ -35,6 +36,7 @@ package struct CutoverSetup: Sendable {
         self.machinery = machinery
         self.owner = owner
         self.isOwnerGone = isOwnerGone
+        self.oldTables = oldTables
     }
 
     func session(_ side: Side) -> any CutoverSession { side == .source ? source : target }
@@ -59,6 +61,13 @@ package struct CutoverSetup: Sendable {
         }
         return nil
     }
+}
+
+/// What becomes of the source's tables when a migration is completed. None is ever dropped.
+package enum OldTables: String, Sendable, CaseIterable {
+    case leave
+    /// Each gets a name that tells of the migration; see ``OldTable``.
+    case rename
 }
 
 /// Tables that move together.

@@ -33,13 +33,18 @@ package struct Standing: Sendable {
                 let tables = setup.tables(of: [service.name], on: side).keys.sorted()
                 do throws(BridgeError) {
                     standing.fences[service.name, default: [:]][side] = try await setup.session(side).fence(on: tables)
-                } catch where side == .source { standing.drift.append("the source does not answer: \(error.message)") }
+                } catch where side == .source {
+                    // Old tables may have other names by now.
+                    guard ledger.isClosing == nil else { continue }
+                    standing.drift.append("the source does not answer: \(error.message)")
+                }
             }
         }
         for side in Side.allCases {
             do throws(BridgeError) { standing.routes[side] = try await setup.session(side).routes() } catch where side == .source {}
         }
-        if standing.attempt == nil { standing.compare() }
+        // What is being taken down is not as it was, and will not be again.
+        if standing.attempt == nil, ledger.isClosing == nil { standing.compare() }
         return standing
     }
 

@@ -10,8 +10,16 @@ package struct Teardown: Sendable {
         case intent
         case endLinks = "end_links"
         case removeCaptures = "remove_captures"
+        /// Only where old tables are to be renamed. The source's fence stands yet, so that no client that was left behind
+        /// writes in between.
+        case renameOldTables = "rename_old_tables"
         case removeCutover = "remove_cutover"
         case removeFiles = "remove_files"
+    }
+
+    /// The steps that such an end has.
+    package static func steps(completed: Bool, _ oldTables: OldTables) -> [Step] {
+        Step.allCases.filter { $0 != .renameOldTables || completed && oldTables == .rename }
     }
 
     private let setup: CutoverSetup
@@ -31,6 +39,10 @@ package struct Teardown: Sendable {
     ///   - completed: false for a migration that is cancelled.
     ///   - ledger: as it stands; nil if an earlier run has removed it already.
     package func run(completed: Bool, ledger: Ledger?) async throws(BridgeError) {
+        let renames = Self.steps(completed: completed, setup.oldTables).contains(.renameOldTables)
+        let oldTables = renames ? try setup.renamedTables() : []
+        // What is begun is to be finished: what stands in a name's way is found before.
+        if renames, let ledger, ledger.isClosing == nil { try await setup.source.rename(oldTables, isTrial: true) }
         try await perform(.intent) { () async throws(BridgeError) in
             try await parts.archive(ledger?.entries ?? [], completed: completed)
             if let ledger, ledger.isClosing == nil {
@@ -44,6 +56,11 @@ package struct Teardown: Sendable {
         try await perform(.removeCaptures) { () async throws(BridgeError) in
             try await removeCapture(.forward)
             try await removeCapture(.reverse)
+        }
+        if renames {
+            try await perform(.renameOldTables) { () async throws(BridgeError) in
+                try await setup.source.rename(oldTables, isTrial: false)
+            }
         }
         try await perform(.removeCutover) { () async throws(BridgeError) in
             // The target has the ledger: as long as it is there, this is done again.
@@ -70,6 +87,13 @@ package struct Teardown: Sendable {
         try await body()
         observe(step, ContinuousClock.now - began)
         try Failpoint.afterTeardown(step).hit()
+    }
+}
+
+extension CutoverSetup {
+    /// The source's tables with their new names.
+    package func renamedTables() throws(BridgeError) -> [OldTable] {
+        try OldTable.all(services.flatMap(\.tables).map(\.source), migration: migration)
     }
 }
 

@@ -53,11 +53,15 @@ struct CutoverKillTests {
         #expect(try await place.dump() == clean)
     }
 
-    @Test("C23 C25 killed after any step of its end, the same verb finishes it and leaves nothing", arguments: pairs, ["complete", "cancel"])
-    func end(_ pair: Pair, _ verb: String) async throws {
+    @Test("C23 C25 killed after any step of its end, the same verb finishes it and leaves nothing", arguments: pairs, [("complete", OldTables.leave), ("complete", .rename), ("cancel", .rename)])
+    func end(_ pair: Pair, _ ending: (verb: String, oldTables: OldTables)) async throws {
+        let (verb, oldTables) = ending
         let place = CutoverPlace(links: try await LinkPlace(pair))
         let before = try await place.dump()
-        for failpoint in Teardown.Step.allCases.map(Failpoint.afterTeardown) {
+        try place.links.folder.write(
+            "bridge.yaml", try place.links.folder.read("bridge.yaml") + "cutover: { old_tables: \(oldTables.rawValue) }\n")
+        let steps = Teardown.steps(completed: verb == "complete", oldTables)
+        for failpoint in steps.map(Failpoint.afterTeardown) {
             let run = try await place.begin()
             try await place.verb("switch-reads")
             if verb == "complete" { try await place.verb("switch-writes") }
@@ -65,6 +69,10 @@ struct CutoverKillTests {
             let report = try await place.verb(verb)
             #expect(report["succeeded"] as? Bool == true, "\(failpoint.name)")
             #expect(await run.wait().status == 0, "\(failpoint.name)")
+            if steps.contains(.renameOldTables) {
+                let old = OldTable(TableName(name: "accounts"), migration: place.links.configuration.migration)
+                try await place.source.execute("ALTER TABLE \(old.newName) RENAME TO accounts;")
+            }
             #expect(try await place.dump() == before, "\(failpoint.name)")
             #expect(try await place.origins().isEmpty)
             // The next migration begins with nothing on the target.

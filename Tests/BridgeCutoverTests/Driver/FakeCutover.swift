@@ -15,6 +15,9 @@ final class FakeWorld: Sendable {
         var isImplicit = false
         var ledger: [LedgerEntry] = []
         var holder: String?
+        /// New names by old tables, and new names that somebody else's tables have.
+        var renamed: [TableName: String] = [:]
+        var taken: Set<String> = []
     }
     struct State {
         var databases: [Side: Database] = [.source: Database(), .target: Database()]
@@ -173,8 +176,26 @@ final class FakeSession: CutoverSession {
         }
     }
     func routes() throws(BridgeError) -> [Route] { try change("routes") { Array($0.routes.values) } }
-    func removeAll() throws(BridgeError) { try change("removeAll") { $0 = .init() } }
+    func removeAll() throws(BridgeError) {
+        try change("removeAll") { database in
+            let (renamed, taken) = (database.renamed, database.taken)
+            database = .init()
+            (database.renamed, database.taken) = (renamed, taken)
+        }
+    }
     func close() {}
+
+    func rename(_ tables: [OldTable], isTrial: Bool) throws(BridgeError) {
+        try change(isTrial ? "tryRename" : "rename") { (database) throws(BridgeError) in
+            for old in tables {
+                let (isFenced, name) = (database.fences[old.table].map { $0.until == nil } ?? false, database.renamed[old.table])
+                let sight = OldTable.Sight(
+                    isFenced: isFenced && name == nil, isRenamed: isFenced && name != nil,
+                    isTaken: name != nil || database.taken.contains(old.newName))
+                if try old.isToBeRenamed(sight, isTrial: isTrial), !isTrial { database.renamed[old.table] = old.newName }
+            }
+        }
+    }
 }
 
 struct FakeMachinery: CutoverMachinery {

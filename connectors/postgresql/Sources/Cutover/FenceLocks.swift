@@ -3,7 +3,15 @@ import BridgeCore
 /// Takes locks that hold off writers, for so short a time that no statement of the application waits long behind an attempt
 /// that fails.
 struct FenceLocks {
+    enum Mode: String {
+        /// Holds off writers.
+        case shareRowExclusive = "SHARE ROW EXCLUSIVE"
+        /// Holds off everybody.
+        case accessExclusive = "ACCESS EXCLUSIVE"
+    }
+
     let connection: PostgresConnection
+    var mode = Mode.shareRowExclusive
 
     /// For all tables together: a writer waits behind the lock that is waited for as well as behind those that are held.
     private static let tryTime = 400
@@ -12,7 +20,7 @@ struct FenceLocks {
     /// The server ends an autovacuum that stands in somebody's way after `deadlock_timeout`, a second unless set otherwise.
     private static let vacuumPatience = Duration.seconds(3)
 
-    /// Runs `body` in a transaction that holds SHARE ROW EXCLUSIVE on the tables and everything below them. No other
+    /// Runs `body` in a transaction that holds the lock on the tables and everything below them. No other
     /// transaction that wrote to one of them is open then, and none writes until this one has ended.
     ///
     /// The locks are asked for in the order of the OIDs. A try that fails releases everything; the next comes after a
@@ -36,7 +44,7 @@ struct FenceLocks {
                     return try body(catalog)
                 }
             } catch where Self.isBlocked(error) && !connection.isBroken {
-                let found = try Self.holders(of: relations, since: began, connection)
+                let found = try self.holders(of: relations, since: began)
                 if !found.names.isEmpty { holders = found.names.joined(separator: ", ") }
                 // Vacuums are quicker told to go than waited for.
                 if let vacuumed = found.vacuumed, .now < deadline {
@@ -70,7 +78,7 @@ struct FenceLocks {
             // lock_timeout counts for each table anew.
             let names = wanted.map { "ONLY \($0.quoted)" }.joined(separator: ", ")
             try connection.execute("SET LOCAL statement_timeout = \(Self.tryTime)")
-            try connection.execute("LOCK TABLE \(names) IN SHARE ROW EXCLUSIVE MODE", during: action)
+            try connection.execute("LOCK TABLE \(names) IN \(mode.rawValue) MODE", during: action)
             try connection.execute("SET LOCAL statement_timeout = 0")
             locked.formUnion(wanted.map(\.oid))
             // A partition can have come before its parent was locked; none can afterwards.
@@ -88,9 +96,7 @@ struct FenceLocks {
 
     /// Those that hold, or wait for, a lock on one of the tables that holds off ours, and began before the try did: the
     /// others came after it had ended.
-    private static func holders(
-        of relations: [FenceCatalog.Relation], since began: String, _ connection: PostgresConnection
-    ) throws(BridgeError) -> Holders {
+    private func holders(of relations: [FenceCatalog.Relation], since began: String) throws(BridgeError) -> Holders {
         let rows = try connection.rows(
             """
             SELECT DISTINCT coalesce(l.pid::text, 'the prepared transaction ' || quote_literal(x.gid)), l.relation,
@@ -100,10 +106,10 @@ struct FenceLocks {
             LEFT JOIN pg_prepared_xacts x ON x.transaction = n.transactionid
             WHERE l.locktype = 'relation' AND l.relation = ANY ($1::oid[]) AND l.pid IS DISTINCT FROM pg_backend_pid()
               AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-              AND l.mode NOT IN ('AccessShareLock', 'RowShareLock')
+              AND ($3::boolean OR l.mode NOT IN ('AccessShareLock', 'RowShareLock'))
               AND coalesce(a.xact_start, x.prepared, '-infinity') <= $2::timestamptz
             ORDER BY 1
-            """, [ArrayLiteral.make(relations.map(\.oid)), began], during: "looking for who holds the tables")
+            """, [ArrayLiteral.make(relations.map(\.oid)), began, mode == .accessExclusive ? "t" : "f"], during: "looking for who holds the tables")
         var found = Holders()
         for row in rows {
             if let name = row[0], !found.names.contains(name) { found.names.append(name) }

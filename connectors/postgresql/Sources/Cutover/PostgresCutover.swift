@@ -151,6 +151,12 @@ actor PostgresCutover: CutoverSession {
         }
     }
 
+    // MARK: Old tables
+
+    func rename(_ tables: [OldTable], isTrial: Bool) async throws(BridgeError) {
+        try await withFence { (fence) throws(BridgeError) in try TableRenames(fence).perform(tables, isTrial: isTrial) }
+    }
+
     // MARK: Plumbing
 
     private func withFence<Value>(_ body: (PostgresFence) throws(BridgeError) -> Value) async throws(BridgeError) -> Value {

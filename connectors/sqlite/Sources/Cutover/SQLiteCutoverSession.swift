@@ -237,6 +237,14 @@ actor SQLiteCutoverSession: CutoverSession {
             try CutoverTables.remove(migration, connection.database)
         }
     }
+
+    // MARK: Old tables
+
+    func rename(_ tables: [OldTable], isTrial: Bool) async throws(BridgeError) {
+        try await write { connection throws(BridgeError) in
+            try TableRenames(migration: migration).perform(tables, isTrial: isTrial, connection.database)
+        }
+    }
 }
 
 /// Not in the list of those that a migration without a cutover passes.
