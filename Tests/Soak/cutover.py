@@ -22,7 +22,7 @@ import subprocess
 import time
 
 from application import Place, arguments, run_in_folder, verbs_of
-from waiting import reached, sleep_until
+from waiting import sleep_until, wait_for
 
 
 def kills(place, options, chance):
