@@ -54,7 +54,18 @@ pidfile = {self.folder}/pid
         self.process = subprocess.Popen(
             [*account, "pgbouncer", os.path.join(self.folder, "pgbouncer.ini")], stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        wait_for(lambda: self.answers("SELECT 1"), "PgBouncer does not answer", limit=20)
+        try:
+            wait_for(lambda: self.answers("SELECT 1"), self.why, limit=20)
+        except SystemExit:
+            self.stop()
+            raise
+
+    def why(self):
+        try:
+            with open(os.path.join(self.folder, "log")) as file:
+                return "PgBouncer does not answer: " + "".join(file.readlines()[-5:])
+        except OSError as error:
+            return f"PgBouncer does not answer, and wrote no log: {error}"
 
     def answers(self, sql):
         return subprocess.run(["psql", "-qXAt", self.url("shop"), "-c", sql], capture_output=True).returncode == 0

@@ -14,21 +14,33 @@ extension CutoverStage {
         await measureLinks(from, &inputs)
         // On the way back, where nobody makes checks beforehand, one is made now.
         let report = from == .target ? await checkBack(services) : await newestReport(services)
-        await measureRest(goal, services, ledger, report, &inputs)
+        await measureChecks(goal, services, ledger, report, &inputs)
+        await measureSides(goal, services, &inputs)
         return inputs
     }
 
-    /// The gates of what may come next, by what can be looked at without writing anything anywhere: of the links, what their
-    /// runs report. What the verb would do itself, a check or the links' work, is left out.
-    func look(_ goal: Attempt.Goal, _ services: [String], _ ledger: Ledger) async -> [Gate] {
+    /// How thoroughly gates are looked at without writing anything anywhere.
+    enum Look: Sendable {
+        /// As the verb would, once. What the verb would do itself, a check or the links' work, is left out.
+        case beforeVerb
+        /// Again and again, on databases at work: what reads whole tables is left out, and a link that nobody runs is shut.
+        case inPassing
+    }
+
+    /// The gates of what may come next, by what can be looked at: of the links, what their runs report.
+    func look(_ look: Look, _ goal: Attempt.Goal, _ services: [String], _ ledger: Ledger) async -> [Gate] {
         var inputs = GateInputs(phases: ledger.phases)
         inputs.attempt = ledger.attempt
         let from = Self.left(goal)
         var unseen: Set<Gate.Name> = from == .source ? [] : [.check, .untouched, .pause]
         if goal != .readsBack {
             // Where nothing keeps the links at work, the verb does.
-            if await !lookAtLinks(from, &inputs) { unseen.formUnion([.heartbeat, .lag]) }
-            await measureRest(goal, services, ledger, from == .source ? await newestReport(services) : nil, &inputs)
+            if await !lookAtLinks(from, &inputs), look == .beforeVerb { unseen.formUnion([.heartbeat, .lag]) }
+            await measureChecks(goal, services, ledger, from == .source ? await newestReport(services) : nil, &inputs)
+            switch look {
+            case .beforeVerb: await measureSides(goal, services, &inputs)
+            case .inPassing: unseen.formUnion([.reverse, .preparedTransactions, .longTransactions, .fence, .foreignKeys])
+            }
         }
         return GateKeeper(limits: setup.limits, goal: goal, services: services).gates(inputs).filter { !unseen.contains($0.name) }
     }
@@ -47,7 +59,7 @@ extension CutoverStage {
     /// The side that the application leaves.
     private static func left(_ goal: Attempt.Goal) -> Side { goal == .writesBack ? .target : .source }
 
-    private func measureRest(
+    private func measureChecks(
         _ goal: Attempt.Goal, _ services: [String], _ ledger: Ledger, _ report: CheckReport?, _ inputs: inout GateInputs
     ) async {
         let from = Self.left(goal)
@@ -57,7 +69,12 @@ extension CutoverStage {
         inputs.predictedPause = report?.fenceSeconds.map { .microseconds(Int64($0 * 1e6)) }
         inputs.foreignWrites = report?.foreignWrites
         inputs.window = configuration.cutover.window.map { .init(text: $0.text, remaining: $0.remaining(at: .now)) }
+    }
+
+    /// What only the databases can tell; it counts rows.
+    private func measureSides(_ goal: Attempt.Goal, _ services: [String], _ inputs: inout GateInputs) async {
         guard goal != .switchReads else { return }
+        let from = Self.left(goal)
         inputs.left = await facts(from, services)
         inputs.entered = await facts(from.other, services)
         inputs.reverseObstacles = await reverseObstacles(goal)

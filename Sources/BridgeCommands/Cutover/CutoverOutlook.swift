@@ -19,14 +19,16 @@ struct CutoverOutlook: Sendable {
 
     private static func read(_ stage: CutoverStage) async throws(BridgeError) -> CutoverOutlook {
         let standing = try await Standing.read(stage.setup)
+        // It is about to change, and nothing is to be in its way.
+        guard standing.attempt == nil, standing.ledger.isClosing == nil else { return CutoverOutlook(standing: standing, gates: []) }
         let phase = standing.phases.values.min() ?? .syncing
         // Services that are ahead of the others have nothing to wait for.
         let services = stage.setup.services.map(\.name).filter { standing.phases[$0] ?? .syncing == phase }
         let gates =
             switch phase {
-            case .syncing: await stage.look(.switchReads, services, standing.ledger)
-            case .readsSwitched: await stage.look(.switchWrites, services, standing.ledger)
-            case .writesSwitched: stage.completionGates(await stage.look(.writesBack, services, standing.ledger), standing.ledger)
+            case .syncing: await stage.look(.inPassing, .switchReads, services, standing.ledger)
+            case .readsSwitched: await stage.look(.inPassing, .switchWrites, services, standing.ledger)
+            case .writesSwitched: stage.completionGates(await stage.look(.inPassing, .writesBack, services, standing.ledger), standing.ledger)
             }
         return CutoverOutlook(standing: standing, gates: gates)
     }

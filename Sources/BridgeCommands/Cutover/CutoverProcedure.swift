@@ -275,6 +275,8 @@ final class CutoverProcedure: Sendable {
     /// Of what is left to do; none if nothing is.
     private func gatesAhead(_ standing: Standing) async throws(BridgeError) -> [Gate] {
         let ledger = standing.ledger
+        // What is being taken down asks no gates any more.
+        guard ledger.isClosing == nil else { return [] }
         let goal: Attempt.Goal
         var services = try stage.services(request)
         switch verb {
@@ -282,11 +284,11 @@ final class CutoverProcedure: Sendable {
         case .switchWrites: goal = .switchWrites
         case .rehearse: goal = .rehearse
         case .rollback: goal = services.contains { ledger.phases[$0] == .writesSwitched } ? .writesBack : .readsBack
-        case .complete: return stage.completionGates(await stage.look(.writesBack, stage.setup.services.map(\.name), ledger), ledger)
+        case .complete: return stage.completionGates(await stage.look(.beforeVerb, .writesBack, stage.setup.services.map(\.name), ledger), ledger)
         case .resume, .cancel: return []
         }
         if goal != .rehearse { services = Self.behind(services, goal, ledger) }
-        return services.isEmpty ? [] : await stage.look(goal, services, ledger)
+        return services.isEmpty ? [] : await stage.look(.beforeVerb, goal, services, ledger)
     }
 
     // MARK: - Words

@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeCutover
 import Foundation
 
 /// Where a migration stands, from everything that can be asked: both databases, the journals, the last run's reports.
@@ -21,6 +22,9 @@ struct MigrationStatus: Sendable {
     /// Nil before the copy is done, and where it could not be read.
     var cutover: CutoverOutlook?
     var cutoverError: BridgeError?
+    /// What the target tells of it, where that is all there is.
+    var ledger: Ledger?
+    var services: [String] = []
     /// Set where nothing of the migration is left.
     var ended: EndedMigration?
 
@@ -44,7 +48,9 @@ struct MigrationStatus: Sendable {
         // The source's tables may have got other names in the end.
         let isSourceThere = status.source.error.map { $0.code == .tableMissing } ?? true
         if status.forward.state == nil, isSourceThere, status.target.error == nil {
-            status.ended = try await EndedMigration.find(configuration, registry)
+            do throws(BridgeError) { status.ended = try await EndedMigration.find(configuration, registry) } catch {
+                status.cutoverError = error
+            }
             if status.ended != nil { status.source.error = nil }
         }
         await migration.close()
@@ -106,8 +112,23 @@ struct MigrationStatus: Sendable {
 
     /// What the databases hold of the cutover. It is the last to be asked, and closes the connectors.
     private mutating func askCutover(_ migration: Migration, _ back: Migration) async {
-        guard source.error == nil, target.error == nil, forward.state?.phase == .syncing else { return }
+        services = migration.configuration.cutoverServices(forward.link).map(\.name)
+        guard target.error == nil else { return }
+        // Without the source, and while everything is taken down, the target still has the ledger.
+        do throws(BridgeError) { ledger = try await Self.ledger(migration) } catch {
+            cutoverError = error
+            return
+        }
+        guard source.error == nil, forward.state?.phase == .syncing, ledger?.isClosing == nil else { return }
         do throws(BridgeError) { cutover = try await CutoverOutlook.read(migration, back: back) } catch { cutoverError = error }
+    }
+
+    private static func ledger(_ migration: Migration) async throws(BridgeError) -> Ledger {
+        let session = try await migration.target.openCutover(migration: migration.configuration.migration)
+        let result: Result<Ledger, BridgeError>
+        do throws(BridgeError) { result = .success(try Ledger(try await session.ledger())) } catch { result = .failure(error) }
+        await session.close()
+        return try result.get()
     }
 
     // MARK: - What follows from it
@@ -117,10 +138,20 @@ struct MigrationStatus: Sendable {
 
     var phase: String {
         if let ended { return ended.phase }
-        if let cutover { return CutoverReport.phase(cutover.standing.phases) }
-        if let state = forward.state { return state.phase.rawValue }
+        if let completed = ledger?.isClosing { return completed ? "completing" : "cancelling" }
+        if let state = forward.state {
+            // The link is in sync all through a cutover; where that is cannot be told without the ledger.
+            guard state.phase == .syncing else { return state.phase.rawValue }
+            return ledger == nil && cutoverError != nil ? "unknown" : CutoverReport.phase(servicePhases)
+        }
         if target.error != nil, let report = forward.report { return report.phase }
         return LinkState.Phase.preparing.rawValue
+    }
+
+    /// Where each service is, by the ledger.
+    var servicePhases: [String: ServicePhase] {
+        guard let ledger, forward.state?.phase == .syncing else { return [:] }
+        return Dictionary(services.map { ($0, ledger.phases[$0] ?? .syncing) }, uniquingKeysWith: { first, _ in first })
     }
 
     struct TableProgress: Sendable {
@@ -149,12 +180,13 @@ struct MigrationStatus: Sendable {
     }
 
     var nextSteps: [String] {
+        if let completed = ledger?.isClosing { return ["bridge cutover \(completed ? "complete" : "cancel")"] }
         if let error = source.error { return ["source: \(error.hint)"] }
         if let error = target.error { return ["target: \(error.hint)"] }
         if let error = links.compactMap(\.journalError).first { return [error.hint] }
         if ended != nil { return [] }
         if let cutoverError { return [cutoverError.hint] }
-        if cutover?.standing.attempt != nil { return ["bridge cutover resume"] }
+        if ledger?.attempt != nil { return ["bridge cutover resume"] }
         switch (phase, isRunning) {
         case ("preparing", false): return ["bridge preflight", "bridge schema apply", "bridge run"]
         case (_, false): return ["bridge run"]

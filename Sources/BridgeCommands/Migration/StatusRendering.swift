@@ -24,20 +24,16 @@ extension MigrationStatus {
             ],
             "last_check": lastCheck?.json(at: .now) ?? .null,
             "services": .object(
-                (cutover?.standing.phases ?? [:]).sorted { $0.key < $1.key }.map {
+                servicePhases.sorted { $0.key < $1.key }.map {
                     JSONValue.Member(name: $0.key, value: .string($0.value.rawValue))
                 }),
-            "unfinished_attempt": JSONValue(cutover?.standing.attempt?.goal.rawValue),
+            "unfinished_attempt": JSONValue(ledger?.attempt?.goal.rawValue),
             "gates": .array((cutover?.gates ?? []).map { CutoverReport.json($0) }),
             "conflicts": nil,
-            "drift": .array(drift.map(JSONValue.string)),
+            "drift": .array((cutover?.standing.drift ?? []).map(JSONValue.string)),
+            "cutover_error": JSONValue(cutoverError.map(ErrorRenderer.headline)),
             "next_steps": .array(nextSteps.map(JSONValue.string)),
         ]
-    }
-
-    /// What the databases show and the records do not tell.
-    private var drift: [String] {
-        (cutover?.standing.drift ?? []) + (cutoverError.map { ["the cutover cannot be read: \(ErrorRenderer.headline($0))"] } ?? [])
     }
 
     private static func json(_ side: Side) -> JSONValue {
@@ -73,9 +69,10 @@ extension MigrationStatus {
             if hasMoved { lines += CutoverLines(style: style).standing(standing).map { "  " + $0 } }
             let shut = cutover.gates.filter { !$0.isOpen }.map { "\($0.name.rawValue) (\(Printable.text($0.measured)))" }
             if !shut.isEmpty { lines.append("  gates that are shut: " + shut.joined(separator: ", ")) }
-            if hasMoved { return lines }
+            if !hasMoved { lines += standing.drift.map { style.red("  drift: \(Printable.text($0))") } }
         }
-        return lines + drift.map { style.red("  drift: \(Printable.text($0))") }
+        if let cutoverError { lines.append(style.red("  the cutover cannot be read: \(ErrorRenderer.headline(cutoverError))")) }
+        return lines
     }
 
     private func linkTable(_ style: Style) -> [String] {

@@ -66,7 +66,7 @@ actor CheckSession {
     typealias Facts = (source: [TableFacts?], target: [TableFacts?])
     /// What the catalogs said at the end, as far as they were read.
     var facts: Facts?
-    /// What the tables were defined as when the check began.
+    /// What the tables are defined as now, before the first view.
     var schemas = CheckedSchemas()
     /// Which tables are compared now; all, unless some were named.
     let wanted: [Int]
@@ -280,6 +280,7 @@ actor CheckSession {
             }
         }
         state.fingerprint = fingerprint
+        state.schemas = schemas
         state.watch = watch
         try await leaveMark()
         state.foreignBefore = mode == .sample ? 0 : try await newestForeignWrite(to)

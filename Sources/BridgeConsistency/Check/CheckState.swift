@@ -39,6 +39,9 @@ struct CheckState: Codable, Sendable {
     var policies: [String] = []
     /// What capture rested on; see ``ComparisonSource/captureFingerprint()``.
     var fingerprint: CaptureFingerprint
+    /// What the tables were defined as when it began. A check of what changed since compares no other rows, so it is true of
+    /// these definitions only.
+    var schemas = CheckedSchemas()
     /// Every key touched by a transaction that commits at or after it is dirty, or was settled since.
     var from: UInt64
     /// From where an incremental check reads the journal: the last views saw all before it.
@@ -70,7 +73,7 @@ struct CheckState: Codable, Sendable {
     var suspects = SuspectSet()
 
     private enum CodingKeys: String, CodingKey {
-        case version, checkId, startedAt, origin, selection, policies, fingerprint, from, journaled, applied, watch, foreignBefore
+        case version, checkId, startedAt, origin, selection, policies, fingerprint, schemas, from, journaled, applied, watch, foreignBefore
         case foreignRead, foreignOthers, foreignNewest, isComplete, broken, dirtyTables, viewSeconds, keysPerSecond
     }
 
@@ -98,6 +101,7 @@ struct CheckState: Codable, Sendable {
         selection = try values.decode(String.self, forKey: .selection)
         policies = try values.decode([String].self, forKey: .policies)
         fingerprint = try values.decode(CaptureFingerprint.self, forKey: .fingerprint)
+        schemas = try values.decodeIfPresent(CheckedSchemas.self, forKey: .schemas) ?? CheckedSchemas()
         from = try values.decode(UInt64.self, forKey: .from)
         journaled = try values.decode(UInt64.self, forKey: .journaled)
         applied = try values.decode(UInt64.self, forKey: .applied)

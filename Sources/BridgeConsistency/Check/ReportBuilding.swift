@@ -32,8 +32,10 @@ extension CheckSession {
         // A full check has counted them chunk by chunk.
         if mode != .full { table.equalByPolicy = equalByPolicy[index] ?? [:] }
         table.samples = Array(differences.prefix(options.sampleLimit))
-        table.sourceSchema = schemas.source[pairs[index].mapping.source]
-        table.targetSchema = schemas.target[pairs[index].mapping.target]
+        if mode != .fence {
+            table.sourceSchema = state.schemas.source(pairs[index].mapping)
+            table.targetSchema = state.schemas.target(pairs[index].mapping)
+        }
         table.samplesCut = differences.count > table.samples.count || suspects.overflown.contains(index)
         table.pending = Int64(dirty.count(of: index)) + state.tables[index].chunks.rowsAgain
         if !differences.isEmpty || suspects.overflown.contains(index) {

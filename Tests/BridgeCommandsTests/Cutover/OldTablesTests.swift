@@ -83,7 +83,10 @@ struct OldTablesTests {
         if isReused { try await place.source.execute("CREATE TABLE accounts (other INTEGER PRIMARY KEY);") }
         let status = try await place.verb("status")
         #expect((status["drift"] as? [String])?.isEmpty == true, "\(status["drift"] ?? "")")
-        let plan = try object(try await place.start(["complete", "--dry-run"]).wait())
+        let whole = try object(try await place.links.run("status", "--json"))
+        #expect(whole["phase"] as? String == "completing", "\(whole)")
+        #expect(whole["next_steps"] as? [String] == ["bridge cutover complete"], "\(whole)")
+        let plan = try await place.verb("complete", "--dry-run")
         #expect((plan["steps"] as? [[String: Any]])?.contains { $0["name"] as? String == "rename_old_tables" } == true)
         try await place.verb("complete")
         if isReused { try await place.source.execute("DROP TABLE accounts;") }
