@@ -151,7 +151,7 @@ package struct ConformanceSuite: Sendable {
         try await waitUntil { runner.progress.activity == .streaming }
         let isOver = StopFlag()
         let applier = Task {
-            await runner.betweenTransactions { _, _ in while !isOver.isSet { try? await Task.sleep(for: .milliseconds(5)) } }
+            await runner.betweenTransactions { _, _ in try? await waitUntil(deadline: .seconds(120)) { isOver.isSet } }
         }
         for round in 0..<8 { try await source.execute(Self.bulk(from: 10_000 * (round + 1), count: 5_000)) }
         try await waitUntil { runner.progress.trouble?.contains("budget") == true }

@@ -127,7 +127,9 @@ final class BackgroundChecks: Sendable {
     /// One check of each direction that something is written in, if there is something to build upon; what the last one
     /// came to.
     func turn() async -> Turn {
-        guard let sides = try? await writingSides() else { return .skipped }
+        let sides: WritingSides?
+        do throws(BridgeError) { sides = try await writingSides() } catch { return .failed(error) }
+        guard let sides else { return .skipped }
         var last = Turn.skipped
         for direction in sides.directions { last = await turn(direction, sides) }
         return last

@@ -22,8 +22,9 @@ struct MigrationStatus: Sendable {
     /// Nil before the copy is done, and where it could not be read.
     var cutover: CutoverOutlook?
     var cutoverError: BridgeError?
-    /// What the target tells of it, where that is all there is.
+    /// As the target has it, which needs neither the source nor the links' records; nil where it could not be read.
     var ledger: Ledger?
+    /// The names of all services, in the file's order.
     var services: [String] = []
     /// Set where nothing of the migration is left.
     var ended: EndedMigration?
