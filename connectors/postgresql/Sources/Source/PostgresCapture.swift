@@ -38,6 +38,7 @@ actor PostgresCapture: CaptureSession {
     private var data = PGCopyData()
     private let statusBuffer = RecordBuffer(capacity: 64)
     private var heartbeat: Task<Void, Never>?
+    private var keeping: Task<Void, Never>?
 
     /// Everything that commits before it has been delivered.
     private var frontier: UInt64
@@ -107,6 +108,8 @@ actor PostgresCapture: CaptureSession {
         }
         self.stream = stream
         try sendStatus(asking: true)
+        let keeper = SlotKeeper(connectionString, slot: names.slot, applicationName: "bridge capture \(link.name)")
+        keeping = Task { [signals] in await keeper.run(signals) }
         // Twice in an interval, so that no more than one and a half of it can pass in silence.
         let pulse = statusInterval / 2
         heartbeat = Task { [weak self] in
@@ -318,6 +321,7 @@ actor PostgresCapture: CaptureSession {
 
     func close() {
         heartbeat?.cancel()
+        keeping?.cancel()
         guard let stream else { return }
         self.stream = nil
         guard !stream.isBroken else { return }

@@ -296,6 +296,39 @@ import Testing
         await session.close()
     }
 
+    @Test("P6 beside a busy neighbour an idle slot retains little, and does not wait for the server to say who is running", .timeLimit(.minutes(1)))
+    func idleSlot() async throws {
+        let cluster = try await PostgresCluster.started()
+        let fixture = try await SourceFixture(
+            "CREATE TABLE t(id int PRIMARY KEY); CREATE TABLE neighbour(a text)", tables: ["t"], cluster: cluster)
+        let (_, stream) = try await fixture.open()
+        let retained = "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint"
+        // By itself the server would come to it every 15 seconds: too seldom for the time limit.
+        for _ in 0..<8 {
+            try await fixture.psql(
+                "INSERT INTO neighbour SELECT repeat('x', 1000) FROM generate_series(1, 20000); TRUNCATE neighbour")
+            try await waitUntil("the slot lets go of what was written") {
+                try await stream.step(patience: .milliseconds(20))
+                return (Int64(try await fixture.slotFact(retained)) ?? .max) < 28 << 20
+            }
+        }
+        // Nor does it where a slot cannot be made, because an older transaction is open.
+        let other = try PostgresConnection(try ConnectionString(fixture.uri), applicationName: "other")
+        try other.execute("BEGIN; SELECT pg_current_xact_id()")
+        let before = try await fixture.slotFact("restart_lsn")
+        try await fixture.psql("INSERT INTO neighbour SELECT repeat('x', 1000) FROM generate_series(1, 40000)")
+        try await waitUntil("the slot moves") {
+            try await stream.step(patience: .milliseconds(20))
+            return try await fixture.slotFact("restart_lsn") != before
+        }
+        try other.execute("ROLLBACK")
+        try await stream.catchUp()
+        await stream.session.close()
+        try await waitUntil("what was made for it is gone") {
+            try await fixture.psql("SELECT count(*) FROM pg_replication_slots WHERE temporary") == "0"
+        }
+    }
+
     @Test("P7 a capture that nobody reads stays connected, with nothing to read and with more than the socket holds", arguments: [0, 50_000])
     func silence(rows: Int) async throws {
         let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY, b text)", tables: ["t"])
