@@ -37,6 +37,11 @@ package struct PostgreSQLDatabase: ConformanceDatabase {
     package let cluster: PostgresCluster
     package let url: String
 
+    package init(cluster: PostgresCluster, url: String) {
+        self.cluster = cluster
+        self.url = url
+    }
+
     package func makeSource() throws -> any SourceConnector { try PostgresSource(connectionString: url) }
     package func makeTarget() throws -> any TargetConnector { PostgresTarget(connectionString: url) }
     package func tableName(_ name: String) -> TableName { TableName(schema: "public", name: name) }

@@ -77,6 +77,7 @@ package actor PostgresTarget: TargetConnector {
     }
 
     package func finishCopy(_ link: LinkDescription) throws(BridgeError) {
+        try DeferredConstraint.checkLoaded(link, try connected())
         try LinkRecords.finishCopy(link, try connected())
     }
 

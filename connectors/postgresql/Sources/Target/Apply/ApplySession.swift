@@ -7,7 +7,7 @@ import BridgeCore
 /// ways:
 /// - set-wise, by the net effect on each key;
 /// - change by change in source order, where the net effect cannot be told or the server refused it;
-/// - for sources that state how keys end, set-wise with all touched keys emptied first, where the server refused it.
+/// - set-wise with all touched rows taken out before any is written, where the server refused the first way.
 final class ApplySession {
     let link: LinkDescription
     let connection: PostgresConnection
@@ -30,6 +30,8 @@ final class ApplySession {
     var transaction = Position.zero
     /// The table whose statement the server refused last; nil if that cannot be told.
     var refusedPlan: RelationPlan?
+    /// Tables with deferrable constraints that the open transaction wrote to. A plan stays here when its relation changes.
+    var touched: [RelationPlan] = []
     /// Where in the batch which transaction begins.
     var transactionStarts: [(offset: Int, position: Position)] = []
 
@@ -73,6 +75,7 @@ final class ApplySession {
             plan.hasStage = false
             plan.isStageDirty = false
         }
+        touched.removeAll()
         guard !connection.isBroken else { return }
         connection.leavePipeline()
         if isOpen || connection.isInTransaction { try? connection.execute("ROLLBACK; DEALLOCATE ALL") }
@@ -137,7 +140,10 @@ final class ApplySession {
 
     private func finish(_ run: inout Run, at offset: Int) throws(BridgeError) {
         run.end = offset
-        if run.rows > 0 { try apply(run) }
+        if run.rows > 0 {
+            try apply(run)
+            try collectTouched(run)
+        }
         run.begin(at: offset)
     }
 
@@ -151,7 +157,7 @@ final class ApplySession {
                 try applySetwise(run)
                 break
             } catch {
-                guard Self.isUndecided(error), !connection.isBroken, hasSavepoint, refusals <= run.tables.count + 4 else {
+                guard Self.isUndecided(error), !connection.isBroken, hasSavepoint, refusals <= 2 * run.tables.count + 4 else {
                     throw error
                 }
                 try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
@@ -163,11 +169,13 @@ final class ApplySession {
         if run.tables.contains(where: { $0.effects.needsExactOrder }) { try applyExactly(run) }
     }
 
-    /// Chooses the slower way for the table that the server refused.
+    /// Chooses the next slower way for the table that the server refused.
     private func slowDown(_ run: Run, all: Bool, _ error: BridgeError) throws(BridgeError) {
         for (plan, effects) in run.tables where all || refusedPlan == nil || plan === refusedPlan {
-            if effects.isStateOnly {
-                if effects.needsReplacing, plan === refusedPlan { throw error }
+            if effects.isStateOnly, effects.needsReplacing, plan === refusedPlan { throw error }
+            // Values that rows pass on among themselves clash in passing only.
+            let isClash = error.sqlState == "23505" || error.sqlState == "23P01"
+            if effects.isStateOnly || (isClash && !effects.needsReplacing) {
                 effects.needsReplacing = true
             } else {
                 effects.needsExactOrder = true
@@ -234,6 +242,7 @@ final class ApplySession {
             throw BridgeError(.internalFault, "a batch's checkpoint is behind the one that is stored")
         }
         if isOpen || checkpoint != committed {
+            if isOpen { try checkTouched() }
             let begin = beginStatements().map { "\($0); " }.joined()
             let update = ApplyStatements.checked(LinkRecords.checkpointUpdate(link, checkpoint))
             do throws(BridgeError) {
@@ -253,6 +262,7 @@ final class ApplySession {
         hasSavepoint = false
         // ON COMMIT DELETE ROWS has emptied them.
         for plan in plans.values { plan.isStageDirty = false }
+        touched.removeAll()
     }
 
     // MARK: Relations

@@ -44,7 +44,9 @@ extension ApplySession {
     /// passes over all that follows, the COMMIT too.
     /// - Returns: false if the server refused; nothing of it has happened then.
     func applySmall(_ run: Run, _ checkpoint: Checkpoint) throws(BridgeError) -> Bool {
-        guard checkpoint.frontier >= committed.frontier, !prepared.isFull else { return false }
+        guard checkpoint.frontier >= committed.frontier, !prepared.isFull,
+            !run.tables.contains(where: { $0.plan.touched != nil })
+        else { return false }
         var pipeline = Pipeline()
         guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
         isOpen = true

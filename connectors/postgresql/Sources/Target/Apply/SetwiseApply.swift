@@ -49,12 +49,17 @@ extension ApplySession {
             inserts += Int64(effects.keylessInserts.count)
         }
 
-        var staged: Int64 { deletes + updates.reduce(0, +) + removes + upserts }
+        var updated: Int64 { updates.reduce(0, +) }
+        var staged: Int64 { deletes + updated + removes + upserts }
     }
 
     /// Applies all tables of the run but those that need the exact order.
     ///
-    /// Where the server has refused a table's upserts, all its touched keys are removed before any is written, and with
+    /// Where the server has refused what is written to a table, all its touched rows are taken out before any is written.
+    /// Rows that are updated are held meanwhile, with the values that the source left out and those of the target's own
+    /// columns.
+    ///
+    /// Where it has refused upserts, all touched keys are removed, and with
     /// them every row that holds a unique value which one of them takes. That is sound because only sources that state
     /// the rows of one consistent picture write upserts. Two rows of the picture never hold the same unique value; so a
     /// row on the target that is in the way, and was not touched in this run, is in another state on the source, and its
@@ -67,6 +72,10 @@ extension ApplySession {
         let tables = run.tables.filter { !$0.effects.needsExactOrder }.map { ($0.plan, $0.effects, Counts($0.effects)) }
         for (plan, _, counts) in tables where counts.staged > 0 && !plan.hasStage {
             script.add(plan.statements.createStage)
+        }
+        for (plan, effects, counts) in tables where effects.needsReplacing && counts.updated > 0 {
+            script.add(plan.statements.createHeld)
+            script.add(plan.statements.emptyHeld)
         }
         script.add("SET LOCAL enable_seqscan = on")
         script.add("SAVEPOINT bridge")
@@ -86,11 +95,28 @@ extension ApplySession {
         let statements = plan.statements
         if counts.staged > 0 { script.add(statements.copyToStage, .stage(plan, effects)) }
         if counts.deletes > 0 { script.add(statements.deleteStaged(group: 0), .counted(plan, counts.deletes)) }
+        if effects.needsReplacing, counts.updated > 0 {
+            // Of rows that pass values on among themselves none may stand in another's way.
+            script.add(statements.holdStaged, .counted(plan, counts.updated))
+            // What is held has no index.
+            script.add("SET LOCAL enable_hashjoin = on")
+            script.add("SET LOCAL enable_mergejoin = on")
+        }
         for (group, count) in counts.updates.enumerated() where count > 0 {
+            if effects.needsReplacing {
+                script.add(
+                    statements.insertHeld(group: group + 1, leftOut: effects.groups[group]), .counted(plan, count))
+                continue
+            }
             script.add(
                 statements.updateStaged(group: group + 1, leftOut: effects.groups[group]), .counted(plan, count))
         }
+        if effects.needsReplacing, counts.updated > 0 {
+            script.add("SET LOCAL enable_hashjoin = off")
+            script.add("SET LOCAL enable_mergejoin = off")
+        }
         if counts.inserts > 0 { script.add(statements.copyToTable, .insert(plan, effects, counts.inserts)) }
+        guard effects.isStateOnly else { return }
         if effects.needsReplacing {
             if counts.removes + counts.upserts > 0 { script.add(statements.deleteAllStaged) }
             guard counts.upserts > 0 else { return }

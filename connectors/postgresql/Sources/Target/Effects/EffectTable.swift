@@ -111,6 +111,22 @@ struct EffectTable: ~Copyable {
         return (index, true)
     }
 
+    /// The entry of the key that was appended to the arena at `keyOffset`, which stays there; nil if it is not known.
+    func find(keyAt keyOffset: Int) -> Int? {
+        let bytes = UnsafeRawBufferPointer(rebasing: keys.bytes[keyOffset...])
+        let hash = Self.hash(bytes)
+        var slot = Int(truncatingIfNeeded: hash) & (slots.count - 1)
+        while slots[slot] != 0 {
+            let index = Int(slots[slot]) - 1
+            let entry = entries[index]
+            if entry.hash == hash, entry.keyLength == bytes.count, Self.areEqual(bytes, keys.bytes, at: entry.keyOffset) {
+                return index
+            }
+            slot = (slot + 1) & (slots.count - 1)
+        }
+        return nil
+    }
+
     @inline(__always)
     mutating func update(_ index: Int, _ change: (inout RowEffect) -> Void) { change(&entries[index]) }
 

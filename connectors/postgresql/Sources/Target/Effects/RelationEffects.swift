@@ -27,7 +27,7 @@ final class RelationEffects {
     private(set) var isStateOnly = false
     /// The net effect cannot be told, or the server refused it: the table's changes are applied in source order.
     var needsExactOrder = false
-    /// The server refused upserts: all touched keys are removed before any is written.
+    /// The server refused what is written: all touched rows are taken out before any is written.
     var needsReplacing = false
 
     private let maximumGroups = 1_000
@@ -65,7 +65,7 @@ final class RelationEffects {
         switch change.kind {
         case .insert: return try noteInsert(change, batch)
         case .update: return try noteUpdate(change, batch)
-        case .delete: return try noteDelete(change)
+        case .delete: return try noteDelete(change, batch)
         case .upsert, .remove: return try noteState(change, batch)
         default: throw Self.malformed()
         }
@@ -97,9 +97,14 @@ final class RelationEffects {
             let bytes = table.keys.bytes
             let isSame = bytes[oldKey.offset...].elementsEqual(bytes[new.offset..<oldKey.offset])
             guard isSame else {
+                if change.oldKind == .full, try !isKnownAs(old, keyAt: oldKey.offset, batch) {
+                    table.keys.truncate(to: new.offset)
+                    return false
+                }
                 table.keys.truncate(to: new.offset)
                 return try noteKeyChange(change, from: old, to: image, batch)
             }
+            if change.oldKind == .full, try !isKnownAs(old, keyAt: oldKey.offset, batch) { return false }
             table.keys.truncate(to: oldKey.offset)
         }
         let (index, isNew) = table.findOrInsert(keyAt: new.offset)
@@ -149,11 +154,12 @@ final class RelationEffects {
         return true
     }
 
-    private func noteDelete(_ change: RowChange) throws(BridgeError) -> Bool {
+    private func noteDelete(_ change: RowChange, _ batch: UnsafeRawBufferPointer) throws(BridgeError) -> Bool {
         guard let old = change.old else { throw Self.malformed() }
         guard !layout.keyColumns.isEmpty else { return false }
         let key = try appendKey(of: old, otherwise: nil)
         guard key.isWhole else { return false }
+        if change.oldKind == .full, try !isKnownAs(old, keyAt: key.offset, batch) { return false }
         let (index, isNew) = table.findOrInsert(keyAt: key.offset)
         let flags = table.entries[index].flags
         guard isNew || flags.contains(.isLive) else { return false }
@@ -174,6 +180,23 @@ final class RelationEffects {
         table.update(index) {
             $0.flags = change.kind == .upsert ? [.isStateOnly, .isLive] : [.isStateOnly]
             $0.image = Self.reference(image, batch)
+        }
+        return true
+    }
+
+    /// Whether a whole old row is the row that this run knows under its key. Where the source checks the key at commit
+    /// only, two rows can share it for a while, and a change then says by its other values which one it means.
+    /// - Parameter keyOffset: where the key stands at the end of the arena.
+    private func isKnownAs(
+        _ old: RowImage, keyAt keyOffset: Int, _ batch: UnsafeRawBufferPointer
+    ) throws(BridgeError) -> Bool {
+        guard let index = table.find(keyAt: keyOffset), table.entries[index].flags.contains(.isLive) else { return true }
+        var known = try image(table.entries[index].image, batch).cells
+        var cells = old.cells
+        while let cell = try cells.next() {
+            guard let other = try known.next() else { throw Self.malformed() }
+            guard cell.tag != .unchanged, cell.tag != .absent, other.tag != .unchanged else { continue }
+            if cell.tag != other.tag || !cell.bytes.elementsEqual(other.bytes) { return false }
         }
         return true
     }

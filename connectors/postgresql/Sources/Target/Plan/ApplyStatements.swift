@@ -7,13 +7,16 @@ import BridgeCore
 /// target column is an expression over them, by default the staged column itself.
 struct ApplyStatements {
     let stage: String
+    /// The temporary table for rows that are taken out and put back.
+    let held: String
     let table: TargetTable
     let columns: [RelationPlan.Column]
     /// For each planned column the expression that makes its value, over the staging table's alias `s`.
     let values: [String]
 
-    init(stage: String, table: TargetTable, columns: [RelationPlan.Column]) {
-        self.stage = "pg_temp.\(quoteIdentifier(stage))"
+    init(number: Int, table: TargetTable, columns: [RelationPlan.Column]) {
+        stage = "pg_temp.\(quoteIdentifier("bridge_stage_\(number)"))"
+        held = "pg_temp.\(quoteIdentifier("bridge_held_\(number)"))"
         self.table = table
         self.columns = columns
         values = columns.indices.map { "s.c\($0)" }
@@ -26,8 +29,7 @@ struct ApplyStatements {
     var createStage: String {
         let staged = columns.enumerated().map { index, column in
             let name = "t.\(quoteIdentifier(column.name))"
-            let isDomain = column.target.typeName != column.target.baseTypeName
-            return "\(isDomain ? "\(name)::\(column.target.castName)" : name) AS c\(index)"
+            return "\(column.target.operand(name)) AS c\(index)"
         }
         return "CREATE TEMP TABLE IF NOT EXISTS \(stage) ON COMMIT DELETE ROWS AS "
             + "SELECT \((["0::pg_catalog.int2 AS g"] + staged).joined(separator: ", ")) FROM \(table.name.quoted) AS t WITH NO DATA"
@@ -45,7 +47,7 @@ struct ApplyStatements {
     }
 
     private var stagedKeyMatches: String {
-        keys.map { "t.\(quoteIdentifier($0.element.name)) OPERATOR(\($0.element.equalityOperator)) s.c\($0.offset)" }
+        keys.map { "\($0.element.operand("t")) OPERATOR(\($0.element.equalityOperator)) s.c\($0.offset)" }
             .joined(separator: " AND ")
     }
 
@@ -84,6 +86,45 @@ struct ApplyStatements {
             + "WHERE \(condition)"
     }
 
+    // MARK: Rows that are taken out and put back
+
+    /// Whole rows of the target.
+    var createHeld: String {
+        "CREATE TEMP TABLE IF NOT EXISTS \(held) ON COMMIT DELETE ROWS AS SELECT \(list(keptColumns, "t")) FROM \(table.name.quoted) AS t WITH NO DATA"
+    }
+
+    var emptyHeld: String { "TRUNCATE \(held)" }
+
+    private var keptColumns: [TargetTable.Column] { table.columns.filter { !$0.isGenerated } }
+
+    private func list(_ columns: [TargetTable.Column], _ alias: String) -> String {
+        columns.map { "\(alias).\(quoteIdentifier($0.name))" }.joined(separator: ", ")
+    }
+
+    /// Takes out all rows that are to be updated.
+    var holdStaged: String {
+        """
+        WITH d AS (DELETE FROM \(table.only) AS t USING \(stage) AS s WHERE s.g > 0 AND \(stagedKeyMatches) \
+        RETURNING \(list(keptColumns, "t"))) INSERT INTO \(held) SELECT * FROM d
+        """
+    }
+
+    /// Puts one group's rows back with their new values.
+    func insertHeld(group: Int, leftOut: [UInt64]) -> String {
+        let kept = keptColumns
+        let made = kept.map { column -> String in
+            if let index = columns.firstIndex(where: { $0.name == column.name }), !leftOut.contains(column: columns[index].imageIndex) {
+                return values[index]
+            }
+            return "t.\(quoteIdentifier(column.name))"
+        }
+        return """
+            INSERT INTO \(table.name.quoted) (\(kept.map { quoteIdentifier($0.name) }.joined(separator: ", "))) \
+            OVERRIDING SYSTEM VALUE SELECT \(made.joined(separator: ", ")) \
+            FROM \(inKeyOrder(group: group)) AS s, \(held) AS t WHERE \(stagedKeyMatches)
+            """
+    }
+
     func insertStaged(group: Int) -> String {
         "INSERT INTO \(table.name.quoted) (\(columnList)) OVERRIDING SYSTEM VALUE "
             + "SELECT \(values.joined(separator: ", ")) FROM \(stage) AS s WHERE s.g = \(group)"
@@ -100,17 +141,18 @@ struct ApplyStatements {
 
     /// Removes rows that hold a unique value which a staged row is about to take.
     func deleteHolders(of index: TargetTable.UniqueIndex, group: Int) -> String {
-        let key = keys.map { quoteIdentifier($0.element.name) }
         let where_ = index.predicate.map { " WHERE \($0)" } ?? ""
         let parts = index.parts.enumerated().map { "\($0.element) AS u\($0.offset)" }.joined(separator: ", ")
-        let keyParts = key.enumerated().map { "\($0.element) AS k\($0.offset)" }.joined(separator: ", ")
+        let keyParts = keys.enumerated().map { place, entry in
+            "\(entry.element.target.operand(quoteIdentifier(entry.element.name))) AS k\(place)"
+        }.joined(separator: ", ")
         let staged = columns.indices.map { "\(values[$0]) AS \(quoteIdentifier(columns[$0].name))" }
         let same = index.parts.indices.map {
             index.nullsAreDistinct
                 ? "o.u\($0) OPERATOR(\(index.operators[$0])) n.u\($0)" : "o.u\($0) IS NOT DISTINCT FROM n.u\($0)"
         }
         let found = keys.enumerated().map { place, entry in
-            "t.\(quoteIdentifier(entry.element.name)) OPERATOR(\(entry.element.equalityOperator)) o.k\(place)"
+            "\(entry.element.operand("t")) OPERATOR(\(entry.element.equalityOperator)) o.k\(place)"
         }
         return """
             DELETE FROM \(table.only) AS t \
@@ -208,7 +250,8 @@ struct ApplyStatements {
         switch identification {
         case .uniqueKey, .plainKey:
             return keys.map {
-                "t.\(quoteIdentifier($0.element.name)) OPERATOR(\($0.element.equalityOperator)) \(place(.old($0.offset)))"
+                // A parameter beside a composite value would be taken for any record, which has no input.
+                "\($0.element.operand("t")) OPERATOR(\($0.element.equalityOperator)) \(place(.old($0.offset)))::\($0.element.target.castName)"
             }.joined(separator: " AND ")
         case .wholeRow, .nothing:
             let conditions = columns.indices.map { index in
@@ -228,9 +271,11 @@ struct ApplyStatements {
         // IS NULL is true for a composite value whose fields are all NULL. Against the bare NULL no `=` is needed.
         if isNull { return "\(name) IS NOT DISTINCT FROM NULL" }
         let parameter = place(.old(index))
-        let sameText = "\(name)::pg_catalog.text = \(parameter)::\(column.target.castName)::pg_catalog.text"
+        // A column's collation may take texts for the same that differ.
+        let sameText =
+            "\(name)::pg_catalog.text = \(parameter)::\(column.target.castName)::pg_catalog.text COLLATE pg_catalog.\"C\""
         switch column.target.equality {
-        case .exact: return "\(name) = \(parameter)"
+        case .exact: return "\(column.operand("x")) = \(parameter)::\(column.target.castName)"
         case .loose: return "\(name) = \(parameter)::\(column.target.castName) AND \(sameText)"
         case .none: return sameText
         }

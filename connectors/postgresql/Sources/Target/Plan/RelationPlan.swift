@@ -12,6 +12,9 @@ final class RelationPlan {
         var isKey: Bool
         /// For OPERATOR(), in key columns.
         var equalityOperator: String
+
+        /// The column of a table's alias as an operand.
+        func operand(_ alias: String) -> String { target.operand("\(alias).\(quoteIdentifier(name))") }
     }
 
     /// How an update or a delete finds its row.
@@ -36,6 +39,8 @@ final class RelationPlan {
     let identification: Identification
     let layout: RelationEffects.Layout
     let statements: ApplyStatements
+    /// For a table with deferrable constraints: how what was written to it is found again before the commit.
+    let touched: TouchedRows?
     /// Whether the staging table is known to exist in the session.
     var hasStage = false
     /// Whether the staging table holds rows of this transaction.
@@ -103,7 +108,10 @@ final class RelationPlan {
             targetHasOwnColumns: table.columns.contains { target in
                 !target.isGenerated && !columns.contains { $0.name == target.name }
             })
-        statements = ApplyStatements(stage: "bridge_stage_\(number)", table: table, columns: columns)
+        touched =
+            table.deferredConstraints.isEmpty
+            ? nil : TouchedRows(number: number, table: table, constraints: table.deferredConstraints, columns: columns)
+        statements = ApplyStatements(number: number, table: table, columns: columns)
     }
 
     private static func identify(_ relation: Relation, _ table: TargetTable) -> ([String], Identification) {

@@ -16,6 +16,11 @@ struct TargetTable: Hashable, Sendable {
         var isGenerated: Bool
         /// GENERATED ALWAYS AS IDENTITY: an UPDATE may not set it.
         var isAlwaysIdentity: Bool
+        var isDomain: Bool { typeName != baseTypeName }
+
+        /// A reference to the column as an operand: a domain over an enum has no operators of its own.
+        func operand(_ reference: String) -> String { isDomain ? "\(reference)::\(castName)" : reference }
+
         /// By which `=` tells apart what its text tells apart, so that no comparison by text is needed beside it.
         var equality: Equality
 
@@ -36,7 +41,7 @@ struct TargetTable: Hashable, Sendable {
         /// Checked at once, row by row; false for a deferrable constraint.
         var isImmediate: Bool
         var nullsAreDistinct: Bool
-        /// Each key part: a quoted column name or an expression over column names.
+        /// Each key part as an operand: a quoted column name or an expression over column names.
         var parts: [String]
         /// The columns, in index order; nil if a part is an expression.
         var columns: [String]?
@@ -51,6 +56,8 @@ struct TargetTable: Hashable, Sendable {
     var isPartitioned: Bool
     var columns: [Column]
     var uniqueIndexes: [UniqueIndex]
+    /// Constraints that the server does not enforce in the replica role.
+    var deferredConstraints: [DeferredConstraint]
 
     func column(named name: String) -> Column? { columns.first { $0.name == name } }
 
@@ -147,13 +154,19 @@ extension TargetTable {
                         nullsAreDistinct: row[3] != "t", parts: [], columns: [], operators: [], predicate: row[8]))
             }
             let last = indexes.count - 1
-            // An expression is taken into parentheses, so that whatever it is it stands where an operand may.
-            indexes[last].parts.append(row[6].map { quoteIdentifier($0) } ?? "(\(row[5] ?? "NULL"))")
+            indexes[last].parts.append(part(row[6], row[5], columns))
             if let column = row[6] { indexes[last].columns?.append(column) } else { indexes[last].columns = nil }
             indexes[last].operators.append(row[7] ?? "pg_catalog.=")
         }
         return TargetTable(
             oid: oid, name: TableName(schema: schema, name: name.name), isPartitioned: first[1] == "p", columns: columns,
-            uniqueIndexes: indexes)
+            uniqueIndexes: indexes, deferredConstraints: try DeferredConstraint.read(oid, columns, connection))
+    }
+
+    /// A part of an index as an operand: an expression in parentheses, so that whatever it is it stands where one may.
+    static func part(_ name: String?, _ expression: String?, _ columns: [Column]) -> String {
+        guard let name else { return "(\(expression ?? "NULL"))" }
+        let reference = quoteIdentifier(name)
+        return columns.first { $0.name == name }?.operand(reference) ?? reference
     }
 }

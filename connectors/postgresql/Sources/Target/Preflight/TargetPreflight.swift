@@ -251,7 +251,10 @@ struct TargetPreflight {
     private func keyFindings(_ source: TableSchema, _ table: TargetTable) -> [Finding] {
         guard !source.identity.isEmpty, table.uniqueIndex(on: source.identity) == nil else { return [] }
         let isWholeRow = source.primaryKey.isEmpty && Set(source.identity) == Set(source.columns.map(\.name))
-        if isWholeRow || table.primaryKey?.columns.map({ Set($0).isSubset(of: source.identity) }) == true { return [] }
+        // Whole rows are looked for where neither side checks the key at once.
+        let isDeferred = source.options.contains("REPLICA IDENTITY FULL")
+            && table.uniqueIndexes.contains { !$0.isImmediate && Set($0.columns ?? []) == Set(source.identity) }
+        if isWholeRow || isDeferred || table.primaryKey?.columns.map({ Set($0).isSubset(of: source.identity) }) == true { return [] }
         let columns = source.identity.map { quoteIdentifier($0) }.joined(separator: ", ")
         return [
             Finding(
@@ -327,7 +330,7 @@ struct TargetPreflight {
                 Finding(
                     .warning, .targetTableMismatch,
                     what: "deferrable constraints of \(table.name) are not enforced in the replica role: \(constraints)",
-                    why: "a row written by someone else could then stand beside one from the source",
+                    why: "bridge looks for clashes before each commit, but misses a row that someone else commits at the same moment",
                     mend: ["make them NOT DEFERRABLE until the migration is completed"], table: table.name))
         }
         return findings
