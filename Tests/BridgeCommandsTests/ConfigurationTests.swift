@@ -42,6 +42,8 @@ struct ConfigurationTests {
         #expect(configuration.replication.batchBytes == 8_000_000)
         #expect(configuration.replication.copyJobs == 2)
         #expect(configuration.replication.journalBudget == 20_000_000_000)
+        #expect(configuration.replication.slotRetainedLimit == 50_000_000_000)
+        #expect(configuration.replication.atSlotLimit == .drop)
         #expect(configuration.replication.journalKeep == .seconds(86_400))
         #expect(configuration.replication.onConflict == .stop)
         #expect(configuration.check.maxAge == .seconds(900))
@@ -71,7 +73,7 @@ struct ConfigurationTests {
                     to: accounts.user_profiles
                     columns: [id, user_id, bio]
                     where: "tenant_id = 7"
-            replication: { batch_bytes: 8MB, copy_jobs: 2, apply_jobs: 1, journal_budget: 20GB, journal_keep: 24h, on_conflict: stop }
+            replication: { batch_bytes: 8MB, copy_jobs: 2, apply_jobs: 1, journal_budget: 20GB, journal_keep: 24h, on_conflict: stop, slot_retained_limit: 80GB, at_slot_limit: hold }
             check: { max_age: 15m, throttle: 0.9, equal: [numeric_scale, negative_zero], memory: 64MB }
             cutover: { max_lag: 2s, max_pause: 2s, window: "Sunday 02:00-06:00 UTC", old_tables: rename }
             """)
@@ -86,6 +88,8 @@ struct ConfigurationTests {
         #expect(configuration.check.memory == 64_000_000)
         let shown = ConfigurationRenderer(configuration: configuration).yaml.joined(separator: "\n")
         #expect(shown.contains(#"equal: ["negative_zero","numeric_scale"]"#), "\(shown)")
+        #expect(configuration.replication.slotRetainedLimit == 80_000_000_000)
+        #expect(shown.contains("slot_retained_limit: 80GB") && shown.contains("at_slot_limit: hold"), "\(shown)")
         #expect(configuration.cutover.oldTables == .rename)
         #expect(shown.contains("old_tables: rename"))
         #expect(configuration.cutover.window?.weekdays == [0])
@@ -141,6 +145,14 @@ struct ConfigurationTests {
                 add: "replication: { journal_budget: 99999999TB }", message: "replication.journal_budget is too large"),
             Refusal(
                 add: "replication: { journal_budget: 1MB }", message: "replication.journal_budget must be at least"),
+            Refusal(
+                add: "replication: { slot_retained_limit: 1MB }", message: "replication.slot_retained_limit must be at least"),
+            Refusal(
+                add: "replication: { slot_retain_limit: 1GB }", code: .configurationUnknownKey,
+                message: "unknown key 'slot_retain_limit' in replication", hint: "slot_retained_limit"),
+            Refusal(
+                add: "replication: { at_slot_limit: holt }", message: "replication.at_slot_limit must be one of drop, hold",
+                hint: "write at_slot_limit: hold"),
             Refusal(
                 add: "replication: { copy_jobs: 0 }", message: "replication.copy_jobs must be a whole number from 1"),
             Refusal(

@@ -5,7 +5,7 @@ import Testing
 @testable import BridgeCommands
 
 /// A folder with a bridge.yaml from a fresh database of the shared cluster to an SQLite file.
-private struct Workplace {
+struct PostgresWorkplace {
     let cluster: PostgresCluster
     let uri: String
     let folder: TemporaryDirectory
@@ -22,7 +22,8 @@ private struct Workplace {
         try configure(source: uri, migration: migration)
     }
 
-    func configure(source: String, migration: String) throws {
+    /// - Parameter settings: more lines of the file.
+    func configure(source: String, migration: String, settings: String = "") throws {
         try folder.write(
             "bridge.yaml",
             """
@@ -30,6 +31,7 @@ private struct Workplace {
             source: \(YAMLText.scalar(source))
             target: sqlite:new.db
             services: { app: { tables: [users] } }
+            \(settings)
 
             """)
     }
@@ -58,7 +60,7 @@ private struct Workplace {
 struct PostgresMigrationTests {
     @Test("from schema apply to a target that has caught up; status agrees with the server's own view")
     func wholeWay() async throws {
-        let place = try await Workplace(migration: "whole-way")
+        let place = try await PostgresWorkplace(migration: "whole-way")
         try await place.succeeding("schema", "apply")
         try await place.succeeding("preflight")
         try await place.succeeding("run", "--until-caught-up")
@@ -79,7 +81,7 @@ struct PostgresMigrationTests {
 
     @Test("status tells what it knows with the source away, and names it")
     func sourceAway() async throws {
-        let place = try await Workplace(migration: "source-away")
+        let place = try await PostgresWorkplace(migration: "source-away")
         try await place.succeeding("schema", "apply")
         try await place.succeeding("run", "--until-caught-up")
         let away = ["BRIDGE_SOURCE": "postgresql://nobody@127.0.0.1:1/gone"]
@@ -118,7 +120,7 @@ struct PostgresMigrationTests {
         "a wrong password exits with 77, and no password is ever printed",
         arguments: [["run"], ["preflight"], ["schema", "show"]])
     func wrongPassword(_ arguments: [String]) async throws {
-        let place = try await Workplace(migration: "wrong-password")
+        let place = try await PostgresWorkplace(migration: "wrong-password")
         try await place.sql(
             """
             DO $$ BEGIN CREATE ROLE guarded LOGIN PASSWORD 'right-one' IN ROLE password_required;
@@ -136,7 +138,7 @@ struct PostgresMigrationTests {
 
     @Test("P5 a slot that is gone exits with 65, and nothing starts over")
     func slotGone() async throws {
-        let place = try await Workplace(migration: "slot-gone")
+        let place = try await PostgresWorkplace(migration: "slot-gone")
         try await place.succeeding("schema", "apply")
         try await place.succeeding("run", "--until-caught-up")
         try await waitUntil("the slot can be dropped") {
@@ -152,7 +154,7 @@ struct PostgresMigrationTests {
 
     @Test("P35 a server without logical decoding exits with 78 and the setting, and keeps no trace")
     func walLevel() async throws {
-        let place = try await Workplace(
+        let place = try await PostgresWorkplace(
             cluster: try PostgresCluster.start(settings: ["wal_level": "replica"]), migration: "wal-level")
         try await place.succeeding("schema", "apply")
         for command in ["run", "preflight"] {

@@ -22,6 +22,8 @@ package final class PostgresCluster: Sendable {
     /// Closing this end tells the watcher that we are gone.
     private let lifeline: Int32
     private let databases = Mutex(0)
+    /// Where it listens on 127.0.0.1; nil for not at all.
+    package let port: UInt16?
 
     private static let sharedResult = Result { try PostgresCluster.start() }
 
@@ -31,9 +33,11 @@ package final class PostgresCluster: Sendable {
     }
 
     /// Starts another cluster, which goes when its last reference goes.
-    /// - Parameter settings: added to postgresql.conf, later ones win: `["wal_level": "replica"]`.
-    package static func start(settings: [String: String] = [:]) throws -> PostgresCluster {
-        let cluster = try PostgresCluster()
+    /// - Parameters:
+    ///   - settings: added to postgresql.conf, later ones win: `["wal_level": "replica"]`.
+    ///   - isListening: whether it listens on a free port of 127.0.0.1 too.
+    package static func start(settings: [String: String] = [:], isListening: Bool = false) throws -> PostgresCluster {
+        let cluster = try PostgresCluster(port: isListening ? TCPProxy.freePort() : nil)
         try cluster.initialize(settings: settings)
         try cluster.startServer()
         try cluster.psqlBlocking(cluster.uri("postgres"), "CREATE ROLE password_required")
@@ -41,11 +45,14 @@ package final class PostgresCluster: Sendable {
     }
 
     /// The same without holding a thread of the cooperative pool, which the tests beside this one need.
-    package static func started(settings: [String: String] = [:]) async throws -> PostgresCluster {
-        try await BlockingWork().run { try start(settings: settings) }
+    package static func started(
+        settings: [String: String] = [:], isListening: Bool = false
+    ) async throws -> PostgresCluster {
+        try await BlockingWork().run { try start(settings: settings, isListening: isListening) }
     }
 
-    private init() throws {
+    private init(port: UInt16?) throws {
+        self.port = port
         programs = try Self.findPrograms()
         account = getuid() == 0 ? (getpwnam("postgres") != nil ? "postgres" : "nobody") : nil
         folder = try TemporaryDirectory(prefix: "pg", isKept: true)
@@ -90,6 +97,22 @@ package final class PostgresCluster: Sendable {
     /// A connection URI. Members of the role `password_required` must give a password, all others need none.
     package func uri(_ database: String, user: String = "postgres", password: String? = nil) -> String {
         "postgresql://\(user)\(password.map { ":\($0)" } ?? "")@/\(database)?host=\(folder.path)"
+            + (port.map { "&port=\($0)" } ?? "")
+    }
+
+    /// The same database over TCP.
+    /// - Parameters:
+    ///   - uri: of the database, as ``makeDatabase(_:)`` gave it.
+    ///   - port: of a proxy, say; the cluster's own by default.
+    ///   - words: more of the connection string: `connect_timeout=2`.
+    package func overTCP(
+        _ uri: String, port: UInt16? = nil, user: String = "postgres", password: String? = nil, host: String = "127.0.0.1",
+        words: [String] = []
+    ) -> String {
+        let database = uri.split(separator: "?")[0].split(separator: "/").last ?? ""
+        let secret = password.map { ":\($0)" } ?? ""
+        return "postgresql://\(user)\(secret)@\(host):\(port ?? self.port ?? 0)/\(database)"
+            + (words.isEmpty ? "" : "?" + words.joined(separator: "&"))
     }
 
     /// Runs SQL with the real psql, the tool that is independent of ours. Gives the rows, one a line, columns separated
@@ -134,6 +157,57 @@ package final class PostgresCluster: Sendable {
         try startServer()
     }
 
+    /// Kills the server's first process with SIGKILL, as a machine that runs out of memory may; the others go by themselves.
+    package func kill() throws {
+        guard let line = try folder.read("data/postmaster.pid").split(separator: "\n").first, let process = pid_t(line) else {
+            throw ChildProcess.Failure("no server runs")
+        }
+        sendSignal(process, SIGKILL)
+    }
+
+    /// Starts a server that was killed, as soon as what was left of it is gone.
+    package func startAfterKill() throws {
+        for _ in 0..<300 {
+            if (try? startServer()) != nil { return }
+            usleep(100_000)
+        }
+        try startServer()
+    }
+
+    /// Makes a standby of this cluster, which follows it.
+    package func makeStandby() throws -> PostgresCluster {
+        let standby = try PostgresCluster(port: TCPProxy.freePort())
+        try ChildProcess.runBlocking(
+            Self.command(
+                as: account,
+                ["\(programs)/pg_basebackup", "-d", uri("postgres"), "-D", standby.folder.path("data"), "-R", "-X", "stream", "-c", "fast", "--no-sync"]))
+        try standby.writeSettings([:])
+        let configuration = try standby.folder.read("data/postgresql.conf")
+        try standby.folder.write("data/postgresql.conf", configuration + "\ninclude '\(standby.folder.path("settings.conf"))'\n")
+        try standby.startServer()
+        return standby
+    }
+
+    /// Makes a standby a primary server, on a timeline of its own.
+    package func promote() throws { try control(["promote", "-w"]) }
+
+    /// Puts lines before those of pg_hba.conf, and makes the server read them.
+    package func prependAccessRules(_ text: String) throws {
+        try folder.write("data/pg_hba.conf", text + folder.read("data/pg_hba.conf"))
+        try control(["reload"])
+    }
+
+    /// Gives a file to the server, for its eyes only: a private key.
+    package func entrust(_ path: String) { give(path, 0o600) }
+
+    /// Gives a folder to the server.
+    package func entrustFolder(_ path: String) { give(path, 0o700) }
+
+    private func give(_ path: String, _ mode: mode_t) {
+        chmod(path, mode)
+        if let account, let entry = getpwnam(account) { chown(path, entry.pointee.pw_uid, entry.pointee.pw_gid) }
+    }
+
     /// Adds to postgresql.conf; takes effect with ``restart(mode:)``.
     package func configure(_ settings: [String: String]) throws {
         let text = try folder.read("settings.conf") + Self.lines(settings)
@@ -153,13 +227,7 @@ package final class PostgresCluster: Sendable {
                     "\(programs)/initdb", "-D", folder.path("data"), "-U", "postgres", "-A", "trust", "-E", "UTF8",
                     "--locale=C", "--no-sync",
                 ]))
-        let defaults = [
-            "listen_addresses": "", "unix_socket_directories": folder.path, "fsync": "on", "wal_level": "logical",
-            "max_replication_slots": "300", "max_wal_senders": "100", "max_connections": "200",
-            "max_prepared_transactions": "10", "shared_buffers": "64MB", "max_wal_size": "2GB",
-        ]
-        try folder.write("settings.conf", Self.lines(defaults) + Self.lines(settings))
-        chmod(folder.path("settings.conf"), 0o644)
+        try writeSettings(settings)
         try folder.write(
             "data/pg_hba.conf",
             """
@@ -173,6 +241,16 @@ package final class PostgresCluster: Sendable {
             """)
         let configuration = try folder.read("data/postgresql.conf")
         try folder.write("data/postgresql.conf", configuration + "\ninclude '\(folder.path("settings.conf"))'\n")
+    }
+
+    private func writeSettings(_ settings: [String: String]) throws {
+        let defaults = [
+            "listen_addresses": port == nil ? "" : "127.0.0.1", "port": "\(port ?? 5432)", "unix_socket_directories": folder.path, "fsync": "on", "wal_level": "logical",
+            "max_replication_slots": "300", "max_wal_senders": "100", "max_connections": "200",
+            "max_prepared_transactions": "10", "shared_buffers": "64MB", "max_wal_size": "2GB",
+        ]
+        try folder.write("settings.conf", Self.lines(defaults) + Self.lines(settings))
+        chmod(folder.path("settings.conf"), 0o644)
     }
 
     private static func lines(_ settings: [String: String]) -> String {
@@ -198,3 +276,5 @@ package final class PostgresCluster: Sendable {
         throw ChildProcess.Failure("no PostgreSQL server programs found; install the package postgresql")
     }
 }
+
+private func sendSignal(_ process: pid_t, _ signal: Int32) { kill(process, signal) }

@@ -58,6 +58,10 @@ struct PreflightReport: Sendable {
             try await migration.source.connect()
             let link = try await migration.resolveSource()
             entries += try await migration.source.preflight(link.description).map { Entry(side: .source, finding: $0) }
+            let limit = migration.configuration.replication.slotRetainedLimit
+            entries += try await migration.source.retentionFindings(link.description, limit: limit).map {
+                Entry(side: .source, finding: $0)
+            }
             return link
         } catch {
             add(error, .source)

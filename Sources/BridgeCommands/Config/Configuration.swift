@@ -1,6 +1,7 @@
 package import BridgeConsistency
 package import BridgeCore
 package import BridgeCutover
+package import BridgeReplication
 
 /// Everything that a command needs to know about a migration: `bridge.yaml`, with flags and environment laid over it.
 package struct Configuration: Sendable {
@@ -25,6 +26,10 @@ package struct Configuration: Sendable {
         /// How long a journal segment stays after the target has applied it.
         package var journalKeep: Duration = .seconds(24 * 3600)
         package var onConflict = ConflictPolicy.stop
+        /// Bytes of log that the source may keep for the migration's replication slot.
+        package var slotRetainedLimit: Int64 = 50_000_000_000
+        /// What is done at that limit.
+        package var atSlotLimit = SlotLimit.Action.drop
     }
 
     package struct Check: Hashable, Sendable {

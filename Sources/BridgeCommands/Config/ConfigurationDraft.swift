@@ -124,6 +124,14 @@ struct ConfigurationDraft: Sendable {
             "  copy_jobs: 2            # tables copied at a time",
             "  journal_budget: 20GB    # disk space for the journal; when it is used up, capture waits",
             "  journal_keep: 24h       # how long an applied segment stays",
+        ]
+        if source.engine == .postgresql {
+            lines += [
+                "  slot_retained_limit: 50GB  # log that the source may keep for the migration; well below its free disk",
+                "  at_slot_limit: drop     # there: drop the replication slot and stop, or hold it and warn",
+            ]
+        }
+        lines += [
             "",
         ]
         return lines.joined(separator: "\n")

@@ -1,6 +1,7 @@
 import BridgeConsistency
 import BridgeCore
 import BridgeCutover
+import BridgeReplication
 
 /// Turns the text of `bridge.yaml` into a ``Configuration``, by walking the document by hand so that every error names
 /// its key and line.
@@ -96,6 +97,7 @@ struct ConfigurationParser {
     private func parseReplication(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
         let keys = try value.mapping(known: [
             "batch_bytes", "copy_jobs", "apply_jobs", "journal_budget", "journal_keep", "on_conflict",
+            "slot_retained_limit", "at_slot_limit",
         ])
         parsed.givenKeys.formUnion(keys.keys.map { "replication.\($0)" })
         if let value = keys["batch_bytes"] {
@@ -126,6 +128,21 @@ struct ConfigurationParser {
                     hint: nearestName(to: word, in: known).map { "write on_conflict: \($0)" })
             }
             parsed.replication.onConflict = policy
+        }
+        if let value = keys["slot_retained_limit"] {
+            let bytes = try value.quantity(substitution, Quantity.bytes)
+            guard bytes >= 64_000_000 else { throw value.invalid("must be at least 64MB") }
+            parsed.replication.slotRetainedLimit = bytes
+        }
+        if let value = keys["at_slot_limit"] {
+            let word = try value.text(substitution)
+            let known = SlotLimit.Action.allCases.map(\.rawValue)
+            guard let action = SlotLimit.Action(rawValue: word) else {
+                throw value.invalid(
+                    "must be one of \(known.joined(separator: ", "))",
+                    hint: nearestName(to: word, in: known).map { "write at_slot_limit: \($0)" })
+            }
+            parsed.replication.atSlotLimit = action
         }
     }
 

@@ -34,6 +34,10 @@ package struct ConfigurationRenderer: Sendable {
             Setting(
                 section: "replication", name: "journal_keep", value: .string(Quantity.text(replication.journalKeep))),
             Setting(section: "replication", name: "on_conflict", value: .string(replication.onConflict.rawValue)),
+            Setting(
+                section: "replication", name: "slot_retained_limit",
+                value: .string(Quantity.text(bytes: replication.slotRetainedLimit))),
+            Setting(section: "replication", name: "at_slot_limit", value: .string(replication.atSlotLimit.rawValue)),
             Setting(section: "check", name: "max_age", value: .string(Quantity.text(configuration.check.maxAge))),
             Setting(section: "check", name: "throttle", value: .number(configuration.check.throttle)),
             Setting(

@@ -8,6 +8,7 @@ import Foundation
 /// - `status.json`, `reverse/status.json`: what the last `run` wrote about each direction's link.
 /// - `checks/`: the reports of the last checks.
 /// - `forward/journal/`, `reverse/journal/`: the journal of each direction's link.
+/// - `forward/slot-dropped`: that the link's replication slot was given up at its limit.
 /// - `forward/served.json`, `reverse/served.json`: how far the application's own writes to that link's target go.
 /// - `forward/check/`, `reverse/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
@@ -27,6 +28,8 @@ package struct DataDirectory: Hashable, Sendable {
     package func journalDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/journal"
     }
+    /// Where it is written down that a link's replication slot was given up.
+    package func slotFile(_ direction: LinkDescription.Direction) -> String { "\(linkDirectory(direction))/slot-dropped" }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"
     }

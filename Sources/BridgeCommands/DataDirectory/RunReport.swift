@@ -61,6 +61,10 @@ package struct RunReport: Codable, Hashable, Sendable {
     package var copyEtaSeconds: Double?
     /// What a running link waits for.
     package var trouble: String?
+    /// Set while the source keeps much of the log that it may keep for the link.
+    package var slotWarning: String?
+    /// Log that the source keeps for the link, as the run last saw it.
+    package var slotRetainedBytes: Int64?
     /// Why a failed run ended.
     package var error: String?
     /// When a failed link is tried again, in microseconds since 1970; nil if it is not.

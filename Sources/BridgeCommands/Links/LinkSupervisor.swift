@@ -26,6 +26,8 @@ final class LinkSupervisor: Sendable {
         var last: [LinkDirection: LinkProgress] = [:]
         var errors: [LinkDirection: BridgeError] = [:]
         var isStopping = false
+        /// What was last seen of the way back; it keeps the way forward's capture from being given up.
+        var reverse = LinkRecords.Sight.unknown
     }
 
     private let configuration: Configuration
@@ -87,7 +89,12 @@ final class LinkSupervisor: Sendable {
             return .failure(error)
         }
         let post = post
-        let watching = Task { await watch.run { post.yield(.looked($0)) } }
+        let watching = Task {
+            await watch.run { seen in
+                self.state.withLock { $0.reverse = seen.reverse }
+                post.yield(.looked(seen))
+            }
+        }
         let checking = checks.map { checks in Task { await checks.run { self.isStreaming($0) } } }
         var course = LinkCourse(options.policy)
         var result: Result<LinkEnding, BridgeError> = .success(.stopped)
@@ -162,7 +169,9 @@ final class LinkSupervisor: Sendable {
         do throws(BridgeError) {
             let migration = try Migration(configuration, registry: registry, direction: direction)
             do throws(BridgeError) {
-                let session = try await RunSession.prepare(migration, mayBegin: mayBegin, logger: logger(of: direction))
+                let session = try await RunSession.prepare(
+                    migration, mayBegin: mayBegin, mayDropSlot: { self.state.withLock { $0.reverse == .absent } },
+                    logger: logger(of: direction))
                 let isStopped = state.withLock { state in
                     state.sessions[direction] = session
                     return state.toStop.contains(direction)

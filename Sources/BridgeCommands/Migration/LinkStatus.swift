@@ -1,5 +1,6 @@
 import BridgeCore
 import BridgeJournal
+import BridgeReplication
 import Foundation
 
 /// Where one link stands.
@@ -17,6 +18,12 @@ struct LinkStatus: Sendable {
     var journalBytes: Int64?
     var journalSegments: Int?
     var journalError: BridgeError?
+    /// What the source may keep for the link, in bytes.
+    var slotLimit: Int64?
+    /// That the capture was given up at that limit, for people.
+    var slotDropped: String?
+    /// Where it would be written down.
+    private var slotFile: String?
     /// How the link's source writes positions.
     var describe: @Sendable (Position) -> String
 
@@ -28,6 +35,7 @@ struct LinkStatus: Sendable {
     init(_ link: LinkDescription, _ source: any SourceConnector) { self.init(link) { source.describe($0) } }
 
     mutating func readDisk(_ directory: DataDirectory) async {
+        slotFile = directory.slotFile(link.direction)
         if let report = RunReport.read(from: directory, direction: link.direction), report.migration == link.migration {
             let holder = DirectoryLock.holder(of: directory)
             self.report = report
@@ -45,6 +53,10 @@ struct LinkStatus: Sendable {
 
     mutating func askSource(_ source: any SourceConnector) async throws(BridgeError) {
         health = try await source.health(link, applied: appliedPosition ?? .zero)
+        // A slot that is there was not dropped, whatever was about to be.
+        if health?.retention == nil, let slotFile, let origin = state?.origin {
+            slotDropped = SlotLimit.recordedMessage(slotFile, of: origin)
+        }
     }
 
     // MARK: - Names
@@ -112,6 +124,16 @@ struct LinkStatus: Sendable {
         var since = checkpoint.commitTime.microseconds
         if let report = trustedReport, report.lagSeconds == 0 { since = max(since, report.updatedAt) }
         return Double(max(0, Timestamp.now.microseconds - since)) / 1e6
+    }
+
+    /// What is to be done about the log that the source keeps for the link, if anything is.
+    var slotStep: String? {
+        if slotDropped != nil { return ErrorCode.slotLimit.hint }
+        if health?.retention?.state == "lost" { return ErrorCode.slotLost.hint }
+        guard let slotLimit, let retained = health?.retainedBytes, SlotLimit.isNear(retained, slotLimit) else { return nil }
+        let action = isRunning ? "let the target catch up, or end long transactions there" : "bridge run"
+        return "the \(link.direction == .forward ? "source" : "target") keeps \(Quantity.text(bytes: retained / 1_000_000 * 1_000_000)) of log, of "
+            + "\(Quantity.text(bytes: slotLimit)) that it may: \(action)"
     }
 
     /// What went wrong with a link that failed, for people.

@@ -30,13 +30,22 @@ struct Migration: Sendable {
     var directory: DataDirectory { DataDirectory(configuration.dataDirectory) }
 
     /// How the direction's link is run: by `LinkRunner`, or, before that, by `ReversePreparation`.
-    /// - Parameter mayBegin: whether a link that is not there is begun.
-    func linkConfiguration(_ link: Link, mayBegin: Bool = true) -> LinkConfiguration {
+    /// - Parameters:
+    ///   - mayBegin: whether a link that is not there is begun.
+    ///   - mayDropSlot: whether the capture may be given up at the slot's limit; never that of the way back, nor, while
+    ///     there is one, that of the way forward, by which a rollback is taken back.
+    func linkConfiguration(
+        _ link: Link, mayBegin: Bool = true, mayDropSlot: @escaping @Sendable () -> Bool = { false }
+    ) -> LinkConfiguration {
         let replication = configuration.replication
+        let limit = SlotLimit(
+            bytes: replication.slotRetainedLimit, action: direction == .forward ? replication.atSlotLimit : .hold,
+            recordFile: directory.slotFile(direction), mayDrop: mayDropSlot)
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
             batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
-            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin)
+            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin,
+            slotLimit: limit)
     }
 
     /// The direction's link with the tables' full names, and the tables as its source describes them.

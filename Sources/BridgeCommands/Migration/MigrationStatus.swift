@@ -41,6 +41,7 @@ struct MigrationStatus: Sendable {
             migration: configuration.migration, source: Side(address: configuration.source.masked),
             target: Side(address: configuration.target.masked), forward: LinkStatus(configuration.link(), migration.source))
         let directory = migration.directory
+        if configuration.source.engine == .postgresql { status.forward.slotLimit = configuration.replication.slotRetainedLimit }
         await status.forward.readDisk(directory)
         status.lastCheck = await LastCheck.read(directory, migration: configuration.migration)
         await status.ask(migration)
@@ -90,6 +91,7 @@ struct MigrationStatus: Sendable {
     private mutating func askReverse(_ migration: Migration) async {
         var link = LinkStatus(forward.link.reversed, migration.source)
         await link.readDisk(migration.directory)
+        if migration.source.engine == .postgresql { link.slotLimit = migration.configuration.replication.slotRetainedLimit }
         do throws(BridgeError) {
             // What is wrong with the source has been said.
             guard source.error == nil else { throw BridgeError(.serverUnreachable, "the source was not asked") }
@@ -187,7 +189,14 @@ struct MigrationStatus: Sendable {
         if let error = links.compactMap(\.journalError).first { return [error.hint] }
         if ended != nil { return [] }
         if let cutoverError { return [cutoverError.hint] }
-        if ledger?.attempt != nil { return ["bridge cutover resume"] }
+        if ledger?.attempt != nil { return ["bridge cutover resume"] + links.compactMap(\.slotStep) }
+        if let dropped = links.first(where: { $0.slotDropped != nil || $0.health?.retention?.state == "lost" })?.slotStep {
+            return [dropped]
+        }
+        return runSteps + links.compactMap(\.slotStep)
+    }
+
+    private var runSteps: [String] {
         switch (phase, isRunning) {
         case ("preparing", false): return ["bridge preflight", "bridge schema apply", "bridge run"]
         case (_, false): return ["bridge run"]

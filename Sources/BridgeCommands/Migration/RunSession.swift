@@ -15,17 +15,22 @@ final class RunSession: Sendable {
     }
 
     /// Connects both ends, finds the tables and checks the configuration against them.
-    /// - Parameter mayBegin: whether a link that is not there is begun.
+    /// - Parameters:
+    ///   - mayBegin: whether a link that is not there is begun.
+    ///   - mayDropSlot: whether a capture may be given up at its limit; asked when it comes to that.
     /// - Throws: whatever makes the run impossible, before anything is made.
     static func prepare(
-        _ migration: Migration, mayBegin: Bool = true, logger: Logger
+        _ migration: Migration, mayBegin: Bool = true, mayDropSlot: @escaping @Sendable () -> Bool = { false },
+        logger: Logger
     ) async throws(BridgeError) -> RunSession {
-        try prepare(migration, link: try await migration.open(), mayBegin: mayBegin, logger: logger)
+        try prepare(
+            migration, link: try await migration.open(), mayBegin: mayBegin, mayDropSlot: mayDropSlot, logger: logger)
     }
 
     /// The same for a link whose ends are connected and whose tables were found.
     static func prepare(
-        _ migration: Migration, link: Migration.Link, mayBegin: Bool = true, logger: Logger
+        _ migration: Migration, link: Migration.Link, mayBegin: Bool = true,
+        mayDropSlot: @escaping @Sendable () -> Bool = { false }, logger: Logger
     ) throws(BridgeError) -> RunSession {
         // What the file says is said of the way forward; whoever made the way back has looked at it.
         if migration.direction == .forward {
@@ -35,7 +40,8 @@ final class RunSession: Sendable {
             }
         }
         let runner = LinkRunner(
-            configuration: migration.linkConfiguration(link, mayBegin: mayBegin), source: migration.source,
+            configuration: migration.linkConfiguration(link, mayBegin: mayBegin, mayDropSlot: mayDropSlot),
+            source: migration.source,
             target: migration.target, logger: logger)
         return RunSession(
             runner: runner,
@@ -134,6 +140,8 @@ actor RunReporter {
         report.transactionsApplied = progress.transactionsApplied
         report.journalBytes = progress.journalBytes
         report.trouble = progress.trouble
+        report.slotWarning = progress.slotWarning
+        report.slotRetainedBytes = progress.retention?.bytes
         report.error = error.map(ErrorRenderer.headline)
         write(report)
         return report

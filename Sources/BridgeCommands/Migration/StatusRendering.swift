@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeReplication
 
 extension MigrationStatus {
     /// The object that `status --json` prints. Fields may be added; none goes.
@@ -115,7 +116,10 @@ extension LinkStatus {
             "transactions_applied": JSONValue(running?.transactionsApplied),
             "journal_bytes": JSONValue(journalBytes),
             "slot_retained_bytes": JSONValue(health?.retainedBytes),
-            "trouble": JSONValue(running?.trouble),
+            "slot_retained_limit": JSONValue(slotLimit),
+            "slot_state": JSONValue(slotDropped == nil ? health?.retention?.state : "dropped"),
+            "slot_safe_bytes": JSONValue(health?.retention?.safeBytes),
+            "trouble": JSONValue(running?.trouble ?? running?.slotWarning),
             "error": JSONValue(runState == .failed ? report?.error : nil),
             "retried_at": JSONValue(
                 runState == .failed && hasProcess ? report?.retryAt.map { Timestamp(microseconds: $0).rfc3339 } : nil),
@@ -137,19 +141,31 @@ extension LinkStatus {
         ]
     }
 
+    /// The limit of what the source may keep, and what the server says about it, once either matters.
+    private var slotWords: String {
+        var words = ""
+        if let slotLimit, let retained = health?.retainedBytes, SlotLimit.isNear(retained, slotLimit) {
+            words += " of \(Numbers.bytes(slotLimit)) that it may"
+        }
+        guard let retention = health?.retention, let state = retention.state, state != "reserved" else { return words }
+        return words + " (\(state)\(retention.safeBytes.map { ", \(Numbers.bytes($0)) more until the slot is lost" } ?? ""))"
+    }
+
     /// What stands below the table: trouble first.
     fileprivate func notes(_ style: Style) -> [String] {
         let name = link.direction == .forward ? "" : "reverse: "
         var lines: [String] = []
         if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  \(name)waiting: \(trouble)")) }
+        if let warning = report?.slotWarning, isRunning { lines.append(style.yellow("  \(name)\(warning)")) }
         if let failure { lines.append(style.red("  \(name)\(failure)")) }
+        if let slotDropped { lines.append(style.red("  \(name)\(slotDropped)")) }
         if let journalError { lines.append(style.red("  \(name)journal: \(ErrorRenderer.headline(journalError))")) }
         var parts: [String] = []
         if let bytes = journalBytes, let segments = journalSegments {
             parts.append("journal \(Numbers.bytes(bytes)) in \(segments) segment\(segments == 1 ? "" : "s")")
         }
         if let retained = health?.retainedBytes {
-            parts.append("the \(link.direction == .forward ? "source" : "target") keeps \(Numbers.bytes(retained)) of log")
+            parts.append("the \(link.direction == .forward ? "source" : "target") keeps \(Numbers.bytes(retained)) of log\(slotWords)")
         }
         if !parts.isEmpty { lines.append("  \(name)" + parts.joined(separator: "; ")) }
         return lines

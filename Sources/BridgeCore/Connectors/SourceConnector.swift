@@ -44,11 +44,42 @@ package protocol SourceConnector: Connector {
     /// - Parameter applied: everything before it is on the target.
     func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth
 
+    /// What the source keeps for the link because nobody has taken it; nil for a source of which that is not asked, or
+    /// one that keeps nothing. Over a connection of its own, so that it waits for nothing else and nothing for it.
+    func retention(_ link: LinkDescription) async throws(BridgeError) -> SourceRetention?
+
+    /// What preflight has to say of a limit to what the source may keep for the link. Changes nothing.
+    func retentionFindings(_ link: LinkDescription, limit: Int64) async throws(BridgeError) -> [Finding]
+
     /// In which forms ``SourceSnapshot/openTable(_:format:)`` can give a table, best first. Always ends with `rows`.
     func copyFormats(_ table: TableSchema) -> [CopyFormat]
 
     /// Removes all that ``prepareCapture(_:replacingLeftovers:)`` made. Nothing there is not an error.
     func removeCapture(_ link: LinkDescription) async throws(BridgeError)
+}
+
+extension SourceConnector {
+    package func retention(_ link: LinkDescription) async throws(BridgeError) -> SourceRetention? { nil }
+
+    package func retentionFindings(
+        _ link: LinkDescription, limit: Int64
+    ) async throws(BridgeError) -> [Finding] { [] }
+}
+
+/// What a source keeps for a link.
+package struct SourceRetention: Hashable, Sendable {
+    /// Log that only this link holds back, in bytes.
+    package var bytes: Int64
+    /// What the server calls the state of it: `reserved`, `extended`, `unreserved`, `lost`.
+    package var state: String?
+    /// How much more may be written before the server itself gives the link up; nil if it never does, or does not say.
+    package var safeBytes: Int64?
+
+    package init(bytes: Int64, state: String? = nil, safeBytes: Int64? = nil) {
+        self.bytes = bytes
+        self.state = state
+        self.safeBytes = safeBytes
+    }
 }
 
 /// What a link's capture began with. It is stored on the target and binds the journal.
@@ -87,14 +118,22 @@ package struct SourceHealth: Hashable, Sendable {
     /// What the source was told is durable; nil if it keeps no such thing.
     package var acknowledged: Position?
     /// Log that the source keeps for this link only, in bytes; nil if unknown.
-    package var retainedBytes: Int64?
+    package var retainedBytes: Int64? {
+        get { retention?.bytes }
+        set { retention = newValue.map { SourceRetention(bytes: $0, state: retention?.state, safeBytes: retention?.safeBytes) } }
+    }
+    /// The same with what else the server says of it.
+    package var retention: SourceRetention?
     /// How far the target is behind, in bytes of the source's log; nil if the source cannot say.
     package var lagBytes: Int64?
 
-    package init(current: Position, acknowledged: Position? = nil, retainedBytes: Int64? = nil, lagBytes: Int64? = nil) {
+    package init(
+        current: Position, acknowledged: Position? = nil, retainedBytes: Int64? = nil, retention: SourceRetention? = nil,
+        lagBytes: Int64? = nil
+    ) {
         self.current = current
         self.acknowledged = acknowledged
-        self.retainedBytes = retainedBytes
+        self.retention = retention ?? retainedBytes.map { SourceRetention(bytes: $0) }
         self.lagBytes = lagBytes
     }
 }

@@ -25,6 +25,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     // Capture
     case slotMissing = "slot_missing"
     case slotLost = "slot_lost"
+    case slotLimit = "slot_limit"
     case slotForeign = "slot_foreign"
     case slotInUse = "slot_in_use"
     case slotBlocked = "slot_blocked"
@@ -90,6 +91,8 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             "the changes since then cannot be recovered: empty the target tables and begin again under a new migration name, with a new data_dir"
         case .slotLost:
             "the server discarded WAL that was still needed: raise max_slot_wal_keep_size, then empty the target tables and begin again under a new migration name, with a new data_dir"
+        case .slotLimit:
+            "find out what held the log back, then empty the target tables and begin again under a new migration name, with a new data_dir; replication.slot_retained_limit and at_slot_limit set the limit"
         case .slotForeign: "choose another migration name, or drop the slot if nothing else uses it"
         case .slotInUse: "stop the other process that reads this slot, then run the command again"
         case .slotBlocked: "end the transactions named here, or wait for them, then run the command again"
@@ -132,7 +135,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .usage, .configurationInvalid, .configurationUnknownKey, .configurationFileMissing, .tableMissing,
             .tableWithoutKey, .targetTableMissing, .targetTableMismatch, .targetTableNotEmpty, .typeUnsupported,
             .sourceUnsupported, .authenticationFailed, .rightsMissing, .serverSettings, .serverRefused, .slotMissing,
-            .slotLost, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
+            .slotLost, .slotLimit, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalLocked, .journalVersion, .journalMissing, .journalBudget, .recordMalformed,
             .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .schemaChanged, .changeRefused,
             .checkpointForeign, .inconsistent, .inconclusive, .gateShut, .fenceForeign, .fenceExpired, .sequenceExhausted,
@@ -151,7 +154,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .serverUnreachable, .connectionLost: .unavailable
         case .authenticationFailed, .rightsMissing: .rights
         case .serverBusy, .slotInUse, .slotBlocked, .journalLocked, .alreadyRunning, .journalBudget: .tryAgain
-        case .slotMissing, .slotLost, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
+        case .slotMissing, .slotLost, .slotLimit, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalVersion, .journalMissing, .recordMalformed, .valueDoesNotFit, .valueMissing,
             .conflict, .schemaChanged, .changeRefused, .serverRefused:
             .badData

@@ -21,11 +21,13 @@ package struct LinkConfiguration: Sendable {
     /// Whether a link that the target knows nothing of is begun, with a copy of all tables. Where one that was known goes
     /// on, the records that name it were lost, and a copy would hide that.
     package var mayBegin: Bool
+    /// How much log the source may keep for the link; nil for not to be watched.
+    package var slotLimit: SlotLimit?
 
     package init(
         link: LinkDescription, journalDirectory: String, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
-        patience: Duration? = nil, mayBegin: Bool = true
+        patience: Duration? = nil, mayBegin: Bool = true, slotLimit: SlotLimit? = nil
     ) {
         self.link = link
         self.journalDirectory = journalDirectory
@@ -36,5 +38,6 @@ package struct LinkConfiguration: Sendable {
         self.segmentBytes = segmentBytes
         self.patience = patience
         self.mayBegin = mayBegin
+        self.slotLimit = slotLimit
     }
 }

@@ -61,6 +61,10 @@ package struct LinkProgress: Sendable {
     package var reconnects = 0
     /// What the link is waiting for, if it is.
     package var trouble: String?
+    /// What the source keeps for the link, as it was last seen.
+    package var retention: SourceRetention?
+    /// Set while that is near the limit, or beyond it.
+    package var slotWarning: String?
 
     package init() {}
 

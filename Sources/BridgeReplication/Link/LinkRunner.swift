@@ -54,7 +54,10 @@ package final class LinkRunner: Sendable {
         let journal = try await openJournal(origin)
         let outcome = await stream(origin, journal, untilCaughtUp: untilCaughtUp)
         await journal.close()
-        return try outcome.get()
+        do throws(BridgeError) { return try outcome.get() } catch {
+            guard error.code == .slotMissing, let limit = configuration.slotLimit else { throw error }
+            throw limit.recorded(origin, link) ?? error
+        }
     }
 
     // MARK: - Preparation
@@ -110,12 +113,28 @@ package final class LinkRunner: Sendable {
             logger: logger, patience: configuration.patience,
             makeRoom: { () async throws(BridgeError) in try await self.retire(journal, keeping: .zero) })
         return await withTaskGroup(of: Outcome.self) { group in
-            group.addTask { await self.outcome { () async throws(BridgeError) in try await capture.run() } }
+            let surrender = SlotSurrender(link: link, origin: origin, source: source, stop: stopSignal, logger: logger)
             group.addTask {
-                await self.outcome { () async throws(BridgeError) in try await self.copyAndApply(journal) }
+                let outcome = await self.outcome { () async throws(BridgeError) in try await capture.run() }
+                surrender.captureEnded.request()
+                return outcome
+            }
+            group.addTask {
+                await surrender.outlasting(Outcome.finished) {
+                    await self.outcome { () async throws(BridgeError) in try await self.copyAndApply(journal) }
+                }
             }
             group.addTask {
                 await self.outcome { () async throws(BridgeError) in try await self.retireNowAndThen(journal) }
+            }
+            if let limit = configuration.slotLimit {
+                let watch = SlotWatch(
+                    link: link, limit: limit, source: source, board: board, stop: stopSignal, logger: logger)
+                group.addTask {
+                    await self.outcome { () async throws(BridgeError) in
+                        if let reason = await watch.run() { throw await surrender.carryOut(limit, reason) }
+                    }
+                }
             }
             if untilCaughtUp { group.addTask { await self.waitUntilCaughtUp(journal) } }
             var result: Result<Bool, BridgeError> = .success(false)

@@ -56,7 +56,10 @@ struct ConnectFailure {
         return line
     }
 
-    private static func isAboutSecurity(_ reason: String) -> Bool {
-        ["SSL", "certificate", "sslmode", "SCRAM", "channel binding", "authentication"].contains { reason.contains($0) }
+    /// Whether it is about keys, certificates and protection, not about a network that failed under a handshake.
+    static func isAboutSecurity(_ reason: String) -> Bool {
+        let network = ["SYSCALL", "closed unexpectedly", "closed the connection", "Connection reset", "EOF", "unexpected eof", "timeout"]
+        guard !network.contains(where: { reason.contains($0) }) else { return false }
+        return ["SSL", "certificate", "sslmode", "SCRAM", "channel binding", "authentication"].contains { reason.contains($0) }
     }
 }

@@ -19,6 +19,9 @@ package struct ConnectionString: Sendable {
     let options: String?
     /// How long to wait for a connection.
     let connectTimeout: Duration
+    /// For how long a server may say nothing while something is awaited from it, before it is asked over another
+    /// connection whether it is still at it: twice `tcp_user_timeout`, a minute unless that says otherwise.
+    let silenceLimit: Duration
 
     /// - Throws: `configurationInvalid`. libpq's own message could quote the password, so it is not shown.
     package init(_ text: String) throws(BridgeError) {
@@ -47,5 +50,7 @@ package struct ConnectionString: Sendable {
         let seconds = values["connect_timeout"].flatMap { Int($0) } ?? 10
         // 0 means for ever to libpq; here an hour, since nothing may wait without an end.
         connectTimeout = .seconds(seconds <= 0 ? 3_600 : min(seconds, 3_600))
+        let milliseconds = values["tcp_user_timeout"].flatMap { Int($0) } ?? 0
+        silenceLimit = .milliseconds(2 * (milliseconds <= 0 ? 30_000 : min(milliseconds, 1_800_000)))
     }
 }

@@ -54,9 +54,10 @@ extension PostgresConnection {
             case .ended: return false
             case .pending: break
             }
-            switch wait(.read) {
+            switch wait(.read, until: .now + silenceLimit) {
             case .ready: try consumeInput()
-            case .interrupted, .timedOut: throw BridgeError(.interrupted, "interrupted")
+            case .interrupted: throw BridgeError(.interrupted, "interrupted")
+            case .timedOut: try examineSilence(.read, during: "reading a stream")
             }
         }
     }

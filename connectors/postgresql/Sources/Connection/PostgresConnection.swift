@@ -11,7 +11,8 @@ import Musl
 /// ``ThreadExecutor``; it is not safe for use by two threads at a time.
 ///
 /// Every wait is a poll(2) on the socket and on the ``interrupter``: a signal there cancels the running statement and
-/// makes the call throw `interrupted`. A dead server is noticed by keepalives and `tcp_user_timeout`.
+/// makes the call throw `interrupted`. A dead server is noticed by keepalives and `tcp_user_timeout`; one behind something
+/// that keeps the connection up without passing anything on, by ``examineSilence(_:during:)``.
 package final class PostgresConnection {
     /// What the session is for.
     package enum Purpose: Sendable {
@@ -32,6 +33,9 @@ package final class PostgresConnection {
     /// The schemas in which the role's own search path looks, first one first; empty for replication sessions.
     package private(set) var defaultSchemas: [String] = []
     var copyState: CopyState = .none
+    /// Where the server is, to ask it over another connection; nil for the connection that asks.
+    let inquiries: ConnectionString?
+    let silenceLimit: Duration
 
     /// The libpq connection, for calls that this class does not have. It is in non-blocking mode.
     package var raw: OpaquePointer { handle.pointer }
@@ -40,24 +44,35 @@ package final class PostgresConnection {
     /// - Parameters:
     ///   - applicationName: what `pg_stat_activity` shows.
     ///   - interrupter: to share one among several connections; its own by default.
+    ///   - isInquiry: whether this is the short connection by which another one's server is asked for it.
     /// - Throws: `serverUnreachable`, `authenticationFailed`, `serverBusy`, `rightsMissing`, `configurationInvalid`,
     ///   `interrupted`.
     package init(
         _ string: ConnectionString, purpose: Purpose = .session, applicationName: String = "bridge",
-        interrupter: Interrupter? = nil
+        interrupter: Interrupter? = nil, isInquiry: Bool = false
     ) throws(BridgeError) {
         let interrupter = if let interrupter { interrupter } else { try Interrupter() }
         let handle = try Self.start(string, purpose: purpose, applicationName: applicationName)
-        try Self.complete(handle, string, interrupter)
+        let limit = isInquiry ? min(string.silenceLimit, .seconds(10)) : string.connectTimeout
+        try Self.complete(handle, string, interrupter, patience: min(limit, string.connectTimeout))
         canceller = PGCancelHandle(handle.pointer)
         self.handle = handle
         self.interrupter = interrupter
         displayName = string.displayName
+        inquiries = isInquiry ? nil : string
+        silenceLimit = isInquiry ? limit : string.silenceLimit
         serverVersion = Int(PQserverVersion(raw))
         backendProcess = PQbackendPID(raw)
         guard PQsetnonblocking(raw, 1) == 0 else { throw connectionError() }
         if purpose == .session {
-            defaultSchemas = try rows("SELECT pg_catalog.unnest(pg_catalog.current_schemas(false))").compactMap { $0[0] }
+            let known = try rows(
+                """
+                SELECT s.name, p.number FROM (SELECT pg_catalog.pg_backend_pid() AS number) AS p
+                LEFT JOIN pg_catalog.unnest(pg_catalog.current_schemas(false)) AS s(name) ON true
+                """)
+            defaultSchemas = known.compactMap { $0[0] }
+            // What a pooler in between says of itself is not the server's process.
+            if let process = known.first?[1].flatMap({ Int32($0) }) { backendProcess = process }
             try execute("SET search_path TO pg_catalog, pg_temp")
         }
         if serverVersion >= 170_000 { try execute("SET transaction_timeout = 0") }
@@ -93,9 +108,10 @@ package final class PostgresConnection {
     }
 
     private static func complete(
-        _ handle: borrowing PGConnectionHandle, _ string: ConnectionString, _ interrupter: Interrupter
+        _ handle: borrowing PGConnectionHandle, _ string: ConnectionString, _ interrupter: Interrupter,
+        patience: Duration
     ) throws(BridgeError) {
-        let deadline = ContinuousClock.now + string.connectTimeout
+        let deadline = ContinuousClock.now + patience
         var state = PGRES_POLLING_WRITING
         guard PQstatus(handle.pointer) != CONNECTION_BAD else { throw ConnectFailure(handle.pointer, string).error }
         while state != PGRES_POLLING_OK {

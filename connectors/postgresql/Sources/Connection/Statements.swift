@@ -114,7 +114,8 @@ extension PostgresConnection {
     }
 
     /// Sends what libpq has buffered, taking in what the server sends meanwhile, so that neither waits for the other.
-    /// - Throws: `connectionLost`, also when the deadline passes; `interrupted`.
+    /// - Throws: `connectionLost`, also when the deadline passes, or without one when a silent server turns out not to be
+    ///   at work; `interrupted`.
     package func flush(
         until deadline: ContinuousClock.Instant? = nil, ignoringInterrupts: Bool = false
     ) throws(BridgeError) {
@@ -122,10 +123,11 @@ extension PostgresConnection {
             let result = PQflush(raw)
             if result == 0 { return }
             guard result > 0 else { throw connectionError() }
-            switch wait([.read, .write], until: deadline, ignoringInterrupts: ignoringInterrupts) {
+            switch wait([.read, .write], until: deadline ?? .now + silenceLimit, ignoringInterrupts: ignoringInterrupts) {
             case .ready(let events):
                 if events.contains(.read), PQconsumeInput(raw) == 0 { throw connectionError() }
             case .interrupted: throw BridgeError(.interrupted, "interrupted")
+            case .timedOut where deadline == nil: try examineSilence([.read, .write])
             case .timedOut:
                 throw BridgeError(
                     .connectionLost, "the server does not take what is sent to it", context: [.init(.server, displayName)])
@@ -165,13 +167,15 @@ extension PostgresConnection {
             guard flushed >= 0 else { throw connectionError(during: action) }
             if flushed == 0, PQisBusy(raw) == 0 { break }
             // A server that does not answer a cancellation within this time is taken for gone.
-            let deadline = cancelledAt.map { $0 + .seconds(10) }
-            switch wait(flushed > 0 ? [.read, .write] : .read, until: deadline, ignoringInterrupts: cancelledAt != nil) {
+            let deadline = cancelledAt.map { $0 + .seconds(10) } ?? .now + silenceLimit
+            let wanted: WaitEvents = flushed > 0 ? [.read, .write] : .read
+            switch wait(wanted, until: deadline, ignoringInterrupts: cancelledAt != nil) {
             case .ready(let events):
                 if events.contains(.read), PQconsumeInput(raw) == 0 { throw connectionError(during: action) }
             case .interrupted:
                 cancel()
                 cancelledAt = .now
+            case .timedOut where cancelledAt == nil: try examineSilence(wanted, during: action)
             case .timedOut: throw BridgeError(.interrupted, "interrupted; the server did not answer")
             }
         }

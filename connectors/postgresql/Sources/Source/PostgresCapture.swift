@@ -54,6 +54,8 @@ actor PostgresCapture: CaptureSession {
     private var lastStatus = ContinuousClock.now
     private var lastQuestion = ContinuousClock.now
     private var lastNumbers = ContinuousClock.now
+    /// Since when an answer to a question is awaited. An idle server that nobody reads from owes us nothing.
+    private var unansweredSince: ContinuousClock.Instant?
     /// Since when libpq holds a status that the socket would not take.
     private var unsentSince: ContinuousClock.Instant?
 
@@ -215,6 +217,7 @@ actor PostgresCapture: CaptureSession {
             switch try stream.receiveCopy(&data) {
             case .message:
                 hasLookedAtSocket = false
+                unansweredSince = nil
                 try take(data.bytes, stream, buffer, &progress)
             case .pending:
                 // The socket is read once more before this counts as nothing.
@@ -285,6 +288,11 @@ actor PostgresCapture: CaptureSession {
                     .connectionLost, "the server does not take what is sent to it", context: [.init(.server, stream.displayName)])
             }
         }
+        if let unansweredSince, now - unansweredSince > stream.silenceLimit {
+            // A server that is busy decoding for long may answer late; it says so over another connection.
+            try stream.examineSilence(.read, during: "waiting for the change stream")
+            self.unansweredSince = nil
+        }
         let asks = now - lastQuestion >= Self.questionInterval
         let hasNews = flushPosition > toldFlushed && now - lastStatus >= Self.statusSpacing
         if asks || hasNews || now - lastStatus >= statusInterval { try sendStatus(asking: asks) }
@@ -304,7 +312,10 @@ actor PostgresCapture: CaptureSession {
         lastStatus = .now
         if flush == 1 || sent == 0 { unsentSince = lastStatus }
         if sent == 1 { toldFlushed = max(toldFlushed, flushed) }
-        if asking { lastQuestion = lastStatus }
+        if asking {
+            lastQuestion = lastStatus
+            unansweredSince = unansweredSince ?? lastStatus
+        }
     }
 
     /// Keeps the server from taking a capture for dead whose reader is busy elsewhere.

@@ -19,6 +19,7 @@ package actor PostgresSource: SourceConnector {
     nonisolated let connectionString: ConnectionString
     nonisolated let options: Options
 
+    private nonisolated let retentionLook: RetentionLook
     private var openSession: PostgresConnection?
     /// The snapshot that was exported when this process made the slot; the first copy uses it.
     private var exported: (slot: String, snapshot: PostgresSnapshot)?
@@ -28,6 +29,7 @@ package actor PostgresSource: SourceConnector {
         self.connectionString = try ConnectionString(connectionString)
         self.options = options
         displayName = self.connectionString.displayName
+        retentionLook = RetentionLook(self.connectionString)
     }
 
     // MARK: Connection
@@ -47,6 +49,7 @@ package actor PostgresSource: SourceConnector {
 
     package func close() async {
         openSession = nil
+        retentionLook.end()
         if let exported { await exported.snapshot.close() }
         exported = nil
     }
@@ -163,21 +166,29 @@ package actor PostgresSource: SourceConnector {
         let names = try CaptureNames(link)
         let row = try session().rows(
             """
-            SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), s.confirmed_flush_lsn,
-                   pg_wal_lsn_diff(pg_current_wal_lsn(), s.restart_lsn)::bigint, current_setting('wal_block_size')
-            FROM (SELECT $1::name AS name) AS n LEFT JOIN pg_replication_slots s ON s.slot_name = n.name
-            """, [names.slot], during: "reading the replication slot").first
+            SELECT pg_current_wal_insert_lsn(), pg_current_wal_flush_lsn(), current_setting('wal_block_size')
+            """, during: "reading the log's end").first
         guard let row, let inserted = LogSequenceNumber.parse(row[0]) else {
             throw BridgeError(.serverRefused, "the server did not say where its log ends")
         }
         let flushed = LogSequenceNumber.parse(row[1]) ?? inserted
+        let slot = try SlotState.read(names.slot, session())
         return SourceHealth(
             current: Position(
-                commit: WALPages.endOfLastRecord(inserted, page: row[4].flatMap { UInt64($0) } ?? 8_192)),
-            acknowledged: LogSequenceNumber.parse(row[2]).map { Position(commit: $0) },
-            retainedBytes: row[3].flatMap { Int64($0) }.map { max(0, $0) },
+                commit: WALPages.endOfLastRecord(inserted, page: row[2].flatMap { UInt64($0) } ?? 8_192)),
+            acknowledged: slot?.confirmed.map { Position(commit: $0) }, retention: slot?.retention,
             // What is not flushed cannot be sent; against the insert position an idle source would show a lag.
             lagBytes: Int64(clamping: flushed > applied.commit ? flushed - applied.commit : 0))
+    }
+
+    // MARK: What it keeps
+
+    package nonisolated func retention(_ link: LinkDescription) async throws(BridgeError) -> SourceRetention? {
+        try await retentionLook.look(try CaptureNames(link).slot)
+    }
+
+    package func retentionFindings(_ link: LinkDescription, limit: Int64) async throws(BridgeError) -> [Finding] {
+        try RetentionLook.findings(session(), limit: limit)
     }
 }
 

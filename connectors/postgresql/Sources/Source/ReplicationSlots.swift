@@ -9,18 +9,30 @@ struct SlotState {
     var restart: UInt64?
     var confirmed: UInt64?
     var walStatus: String?
+    /// Log that the slot holds back; nil if it was lost.
+    var retained: Int64?
+    /// How much more may be written before the slot is in danger; nil without a limit of the server.
+    var safe: Int64?
 
     /// - Returns: nil if there is no slot of that name.
     static func read(_ name: String, _ connection: PostgresConnection) throws(BridgeError) -> SlotState? {
         let rows = try connection.rows(
             """
-            SELECT plugin, datoid, database, active_pid, restart_lsn, confirmed_flush_lsn, wal_status
+            SELECT plugin, datoid, database, active_pid, restart_lsn, confirmed_flush_lsn, wal_status,
+                   CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END,
+                   safe_wal_size
             FROM pg_replication_slots WHERE slot_name = $1
             """, [name], during: "reading the replication slots")
         guard let row = rows.first else { return nil }
         return SlotState(
             plugin: row[0], databaseOid: row[1], database: row[2], activeProcess: row[3],
-            restart: LogSequenceNumber.parse(row[4]), confirmed: LogSequenceNumber.parse(row[5]), walStatus: row[6])
+            restart: LogSequenceNumber.parse(row[4]), confirmed: LogSequenceNumber.parse(row[5]), walStatus: row[6],
+            retained: row[7].flatMap { Int64($0) }, safe: row[8].flatMap { Int64($0) })
+    }
+
+    var retention: SourceRetention? {
+        guard retained != nil || walStatus != nil else { return nil }
+        return SourceRetention(bytes: max(0, retained ?? 0), state: walStatus, safeBytes: safe)
     }
 }
 

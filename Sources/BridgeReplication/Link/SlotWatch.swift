@@ -1,0 +1,170 @@
+package import BridgeCore
+import Logging
+
+#if canImport(Glibc)
+import Glibc
+#else
+import Musl
+#endif
+
+/// How much log a source may keep for a link, and what is done there.
+package struct SlotLimit: Sendable {
+    package enum Action: String, CaseIterable, Sendable {
+        /// Stop, and remove the capture from the source, which may then forget the log.
+        case drop
+        /// Go on, and warn.
+        case hold
+    }
+
+    package var bytes: Int64
+    package var action: Action
+    /// From one look to the next.
+    package var interval: Duration
+    /// For how long what is beyond the limit may not get less before it is dropped.
+    package var patience: Duration
+    /// Asked before anything is dropped: a capture that the way back rests on stays.
+    package var mayDrop: @Sendable () -> Bool
+    /// Where it is written down that the capture was dropped. Absolute.
+    package var recordFile: String
+
+    package init(
+        bytes: Int64, action: Action, recordFile: String, interval: Duration = .seconds(10),
+        patience: Duration = .seconds(60), mayDrop: @escaping @Sendable () -> Bool = { true }
+    ) {
+        self.bytes = bytes
+        self.action = action
+        self.recordFile = recordFile
+        self.interval = interval
+        self.patience = patience
+        self.mayDrop = mayDrop
+    }
+
+    /// From this part of the limit on it is warned of.
+    package static let warningPart = 0.75
+
+    /// Whether it is to be warned of.
+    package static func isNear(_ retained: Int64, _ limit: Int64) -> Bool {
+        Double(retained) >= Double(limit) * warningPart
+    }
+}
+
+/// Decides what follows from each look at what the source keeps. A value without I/O.
+package struct SlotCourse: Sendable {
+    package enum Verdict: Hashable, Sendable {
+        case fine
+        case near
+        /// Beyond the limit, and to be waited out.
+        case beyond
+        case drop
+    }
+
+    private let bytes: Int64
+    private let action: SlotLimit.Action
+    private let patience: Duration
+    /// The least that was found since the limit was passed, and when that was.
+    private var least: (bytes: Int64, since: ContinuousClock.Instant)?
+
+    package init(bytes: Int64, action: SlotLimit.Action, patience: Duration) {
+        self.bytes = bytes
+        self.action = action
+        self.patience = patience
+    }
+
+    /// - Parameter mayDrop: whether nothing else forbids it.
+    package mutating func look(_ retained: Int64, at now: ContinuousClock.Instant, mayDrop: Bool) -> Verdict {
+        guard retained >= bytes else {
+            least = nil
+            return SlotLimit.isNear(retained, bytes) ? .near : .fine
+        }
+        // A capture that was away for long finds much, and takes it in: it is given up only when it does not get less.
+        guard let least, retained >= least.bytes else {
+            least = (retained, now)
+            return patience == .zero && action == .drop && mayDrop ? .drop : .beyond
+        }
+        return action == .drop && mayDrop && least.since.duration(to: now) >= patience ? .drop : .beyond
+    }
+}
+
+/// Watches what the source keeps for a link while the link runs, whatever its other parts do meanwhile.
+struct SlotWatch: Sendable {
+    let link: LinkDescription
+    let limit: SlotLimit
+    let source: any SourceConnector
+    let board: ProgressBoard
+    let stop: StopSignal
+    let logger: Logger
+
+    /// Looks until told to stop.
+    /// - Returns: `slotLimit` when the capture is to be dropped; nil when told to stop.
+    func run() async -> BridgeError? {
+        var course = SlotCourse(bytes: limit.bytes, action: limit.action, patience: limit.patience)
+        var last = SlotCourse.Verdict.fine
+        while !stop.isRequested {
+            // A source that does not answer is capture's to tell of.
+            if let retention = (try? await source.retention(link)).flatMap({ $0 }), retention.state != "lost" {
+                let verdict = course.look(retention.bytes, at: .now, mayDrop: limit.mayDrop())
+                let words = Self.words(retention.bytes, limit.bytes)
+                board.update {
+                    $0.retention = retention
+                    $0.slotWarning = verdict == .fine ? nil : words
+                }
+                switch verdict {
+                case .fine: if last != .fine { logger.notice("the source keeps less log for the link again") }
+                case .near: if last == .fine { logger.warning("\(words); \(Self.advice)") }
+                case .beyond: if last != .beyond { logger.error("\(words); \(Self.advice)") }
+                case .drop: return SlotLimit.error(link, words)
+                }
+                last = verdict
+            }
+            await stop.sleep(limit.interval)
+        }
+        return nil
+    }
+
+    private static let advice =
+        "let the target catch up, end long transactions on the source, or raise replication.slot_retained_limit"
+
+    private static func words(_ retained: Int64, _ limit: Int64) -> String {
+        "the source keeps \(retained / 1_000_000) MB of log for the link, of \(limit / 1_000_000) MB that it may"
+    }
+}
+
+extension SlotLimit {
+    static func error(_ link: LinkDescription, _ words: String) -> BridgeError {
+        BridgeError(.slotLimit, "the capture was given up to spare the source's disk: \(words)", context: [.init(.slot, link.identifier)])
+    }
+
+    // MARK: - The record
+
+    /// Writes down that the capture is about to be dropped, so that what is missing later is not a riddle.
+    func record(_ origin: CaptureOrigin, _ error: BridgeError) throws(BridgeError) {
+        let text = "\(error.message)\n\(origin.identityText)\n"
+        let temporary = recordFile + ".new"
+        let descriptor = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { throw failure }
+        let bytes = Array(text.utf8)
+        let isWritten = write(descriptor, bytes, bytes.count) == bytes.count && fsync(descriptor) == 0
+        close(descriptor)
+        guard isWritten, rename(temporary, recordFile) == 0 else { throw failure }
+    }
+
+    private var failure: BridgeError {
+        BridgeError(.inputOutput, "what became of the slot cannot be written down", context: [.init(.file, recordFile)])
+    }
+
+    /// What ``record(_:_:)`` wrote of this capture; nil if it was not dropped.
+    func recorded(_ origin: CaptureOrigin, _ link: LinkDescription) -> BridgeError? {
+        guard let message = Self.recordedMessage(recordFile, of: origin) else { return nil }
+        return BridgeError(.slotLimit, message, context: [.init(.slot, link.identifier)])
+    }
+
+    /// The message of a record; nil if there is none, or it is of another capture.
+    package static func recordedMessage(_ file: String, of origin: CaptureOrigin) -> String? {
+        guard let handle = fopen(file, "re") else { return nil }
+        defer { fclose(handle) }
+        var bytes = [UInt8](repeating: 0, count: 65_536)
+        let text = String(decoding: bytes[..<fread(&bytes, 1, bytes.count, handle)], as: UTF8.self)
+        guard let end = text.firstIndex(of: "\n"), text[text.index(after: end)...] == origin.identityText + "\n" else { return nil }
+        return String(text[..<end])
+    }
+}
