@@ -46,9 +46,10 @@ struct SlotTests {
             course.look(bytes, at: start + .seconds(second), mayDrop: mayDrop)
         }
         #expect(look(74, 0) == .fine && look(75, 1) == .near && look(100, 2) == .beyond)
-        // It gets less: what was missed is being taken in.
+        // Not less than it was when the limit was passed.
         #expect(look(200, 61) == .beyond && look(150, 62) == .drop)
         course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        // It gets less: what was missed is being taken in.
         #expect(look(500, 0) == .beyond && look(490, 59) == .beyond && look(485, 118) == .beyond && look(486, 177) == .beyond)
         #expect(look(486, 178, mayDrop: false) == .beyond && look(486, 179) == .drop)
         // Below the limit everything begins anew.
