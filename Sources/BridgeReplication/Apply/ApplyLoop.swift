@@ -39,6 +39,8 @@ struct ApplyLoop: Sendable {
         let failure: BridgeError?
         do throws(BridgeError) {
             let applier = try await target.openApplier(configuration.link)
+            // What it waited for is there again, though there may be nothing to apply for long.
+            board.update { $0.trouble = nil }
             failure = await exchange(reader, applier, state, checkpoint, &backoff)
             await applier.close()
         } catch { failure = error }

@@ -158,10 +158,18 @@ package final class LinkRunner: Sendable {
     }
 
     private func copyAndApply(_ journal: JournalWriter) async throws(BridgeError) {
-        guard let state = try await target.linkState(link) else {
-            throw BridgeError(.internalFault, "the target lost its records of the link")
+        var phase: LinkState.Phase?
+        // The target may go away at this very moment, too.
+        try await Retrying(
+            work: "reading the target's records", patience: configuration.patience, board: board, stop: stopSignal, logger: logger
+        ).run { (_) async throws(BridgeError) in
+            guard let state = try await target.linkState(link) else {
+                throw BridgeError(.internalFault, "the target lost its records of the link")
+            }
+            phase = state.phase
         }
-        if state.phase != .syncing {
+        guard !stopSignal.isRequested else { return }
+        if phase != .syncing {
             try await CopyPhase(
                 configuration: configuration, source: source, target: target, board: board, stop: stopSignal,
                 logger: logger

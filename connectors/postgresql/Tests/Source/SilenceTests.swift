@@ -27,7 +27,6 @@ import Testing
         "P18 a capture notices that nothing arrives any more, and the next one goes on",
         arguments: [
             Fault(toServer: .stalled, toClient: .stalled), Fault(toServer: .passing, toClient: .stalled, sparesNew: true),
-            Fault(toServer: .losing, toClient: .passing, sparesNew: true),
         ])
     func capture(_ fault: Fault) async throws {
         let (cluster, proxy) = try proxied()
