@@ -108,5 +108,5 @@ enum GeneratedTables {
         SELECT '\(table.name)', count(*), md5(string_agg(r, E'\\n' ORDER BY r COLLATE "C")) \
         FROM (SELECT ROW(\(table.columns))::text AS r FROM public.\(table.name)) AS x
         """
-    }.joined(separator: " UNION ALL ")
+    }.joined(separator: " UNION ALL ") + " ORDER BY 1"
 }

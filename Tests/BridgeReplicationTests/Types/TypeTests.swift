@@ -162,6 +162,46 @@ struct TypeTests {
         expectEqual(try await source.dump(tables), try await back.dump(tables), "after changes of keys to equal ones")
     }
 
+    @Test("P10 P15 a value added to an enum in mid-stream: applied, or the link stops by table and goes on when the target has it")
+    func addedEnumValue() async throws {
+        let setup = """
+            CREATE SCHEMA o; CREATE TYPE o.mood AS ENUM ('sad', 'ok'); CREATE DOMAIN moods AS o.mood[];
+            CREATE TABLE t (id int PRIMARY KEY, m o.mood, a o.mood[], d moods); CREATE TABLE k (m o.mood PRIMARY KEY, n int)
+            """
+        let source = try await Place("types_source", setup + "; INSERT INTO t VALUES (1, 'ok', '{sad}', NULL)")
+        let target = try await Place("types_target", setup)
+        let folder = try TemporaryDirectory(prefix: "types")
+        let link = LinkDescription(
+            migration: "types-\(UInt32.random(in: 0...UInt32.max))", direction: .forward,
+            mappings: ["t", "k"].map { TableMapping(source: TableName(schema: "public", name: $0), target: TableName(schema: "public", name: $0)) },
+            form: .native)
+        func run() async throws {
+            #expect(
+                try await Self.runner(link, folder, PostgresSource(connectionString: source.url), PostgresTarget(connectionString: target.url))
+                    .run(untilCaughtUp: true))
+        }
+        func rows(_ place: Place) async throws -> String {
+            try await place.database.cluster.psql(place.database.url, "SELECT * FROM t ORDER BY id; SELECT * FROM k ORDER BY n")
+        }
+        try await run()
+        for (number, isFirst) in [(1, true), (2, false)] {
+            let add = "ALTER TYPE o.mood ADD VALUE 'new\(number)' BEFORE 'ok'"
+            if isFirst { try await target.database.execute(add) }
+            try await source.database.execute(
+                """
+                \(add); INSERT INTO t VALUES (\(number + 1), 'new\(number)', '{new\(number),NULL}', '{new\(number)}');
+                INSERT INTO k VALUES ('new\(number)', \(number)); UPDATE k SET m = 'sad' WHERE m = 'new\(number)'; UPDATE k SET m = 'new\(number)' WHERE m = 'sad';
+                """)
+            if !isFirst {
+                let error = await #expect(throws: BridgeError.self) { try await run() }
+                #expect(error?.context.first { $0.key == .table }?.value == "public.t")
+                try await target.database.execute(add)
+            }
+            try await run()
+            #expect(try await rows(source) == rows(target))
+        }
+    }
+
     @Test("P15 S16 NaN and -0.0, which SQLite cannot hold, stop the link by table and column")
     func notInSQLite() async throws {
         for value in ["'NaN'", "'-0'"] {
