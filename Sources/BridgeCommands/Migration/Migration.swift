@@ -35,7 +35,7 @@ struct Migration: Sendable {
         let replication = configuration.replication
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
-            batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
+            captureDirectory: directory.captureDirectory(direction), batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
             journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin)
     }
 
