@@ -36,7 +36,8 @@ package struct ConformanceSuite: Sendable {
     ) throws -> LinkRunner {
         try LinkRunner(
             configuration: LinkConfiguration(
-                link: selecting ?? link, journalDirectory: folder.path("journal"), batchBytes: batchBytes,
+                link: selecting ?? link, journalDirectory: folder.path("journal"), captureDirectory: folder.path("capture"),
+                batchBytes: batchBytes,
                 journalBudget: budget, patience: .seconds(30)),
             source: source.makeSource(), target: target.makeTarget(),
             logger: Logger(label: "conformance") { _ in SwiftLogNoOpLogHandler() })

@@ -9,6 +9,7 @@ import Foundation
 /// - `checks/`: the reports of the last checks.
 /// - `forward/journal/`, `reverse/journal/`: the journal of each direction's link.
 /// - `forward/slot-dropped`: that the link's replication slot was given up at its limit.
+/// - `forward/capture/`, `reverse/capture/`: transactions of the source that are still running, while `run` captures.
 /// - `forward/served.json`, `reverse/served.json`: how far the application's own writes to that link's target go.
 /// - `forward/check/`, `reverse/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
@@ -30,6 +31,9 @@ package struct DataDirectory: Hashable, Sendable {
     }
     /// Where it is written down that a link's replication slot was given up.
     package func slotFile(_ direction: LinkDescription.Direction) -> String { "\(linkDirectory(direction))/slot-dropped" }
+    package func captureDirectory(_ direction: LinkDescription.Direction) -> String {
+        "\(linkDirectory(direction))/capture"
+    }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"
     }

@@ -43,9 +43,9 @@ struct Migration: Sendable {
             recordFile: directory.slotFile(direction), mayDrop: mayDropSlot)
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
-            batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
-            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin,
-            slotLimit: limit)
+            captureDirectory: directory.captureDirectory(direction), batchBytes: replication.batchBytes,
+            copyJobs: replication.copyJobs, journalBudget: replication.journalBudget,
+            journalKeep: replication.journalKeep, mayBegin: mayBegin, slotLimit: limit)
     }
 
     /// The direction's link with the tables' full names, and the tables as its source describes them.

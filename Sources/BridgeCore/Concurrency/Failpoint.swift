@@ -20,12 +20,22 @@ package struct Failpoint: Sendable {
         .captureReceived, .captureAcknowledge, .journalBeforeWrite, .journalAfterWrite, .journalBeforeSync,
         .journalAfterSync, .journalNewSegment, .sourcePrepared, .linkPrepared, .copyTableBegin, .copyChunk,
         .copyTableBeforeCommit, .copyTableAfterCommit, .copyFinished, .applyBegin, .applyPart, .applyBeforeCommit,
-        .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted,
+        .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted, .captureSpill,
+        .captureReadBack, .captureReadBackPart,
     ]
 
     /// Those that only the making of the way back passes.
     package static let ofReversePreparation: [Failpoint] = [.reverseJournaled, .reverseAdopted]
 
+    /// Those that only a source passes that streams transactions while they run.
+    package static let ofStreaming: [Failpoint] = [.captureSpill, .captureReadBack, .captureReadBackPart]
+
+    /// Changes of a running transaction are about to be put aside.
+    package static let captureSpill = Failpoint("capture.spill")
+    /// A transaction that was put aside has committed and is about to be read back.
+    package static let captureReadBack = Failpoint("capture.read-back")
+    /// Part of it was read back.
+    package static let captureReadBackPart = Failpoint("capture.read-back-part")
     /// A batch was received from the source and not yet journaled.
     package static let captureReceived = Failpoint("capture.received")
     /// The journal is synced; the source is about to hear of it.

@@ -33,8 +33,10 @@ package protocol SourceConnector: Connector {
     ///     `captureBroken`. It never starts over by itself.
     ///   - durable: everything before it is in the journal already and is not delivered again. Never earlier than
     ///     what the source was told; if the source says it was told more, that is `slotForeign`: changes are lost.
+    ///   - workspace: where the session may put what it cannot deliver yet; nil: nowhere. A source that needs none
+    ///     ignores it.
     func openCapture(
-        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
     ) async throws(BridgeError) -> any CaptureSession
 
     /// A position such that everything that is committed now stands before it.
@@ -64,6 +66,13 @@ extension SourceConnector {
     package func retentionFindings(
         _ link: LinkDescription, limit: Int64
     ) async throws(BridgeError) -> [Finding] { [] }
+
+    /// Begins to deliver transactions, without a folder to work in.
+    package func openCapture(
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+    ) async throws(BridgeError) -> any CaptureSession {
+        try await openCapture(link, origin: origin, durable: durable, workspace: nil)
+    }
 }
 
 /// What a source keeps for a link.
@@ -79,6 +88,22 @@ package struct SourceRetention: Hashable, Sendable {
         self.bytes = bytes
         self.state = state
         self.safeBytes = safeBytes
+    }
+}
+
+/// A folder for what a capture session holds back until it may be delivered, such as transactions that are still running.
+///
+/// One session at a time has it. What is in it is worth nothing once the session has ended, in whatever way: the source
+/// sends it again, and the next session removes what it finds.
+package struct CaptureWorkspace: Hashable, Sendable {
+    /// Made if it does not exist.
+    package var directory: String
+    /// How many bytes may be put there; nil for no bound. A source that would need more must do without.
+    package var budget: Int64?
+
+    package init(directory: String, budget: Int64? = nil) {
+        self.directory = directory
+        self.budget = budget
     }
 }
 
@@ -149,7 +174,7 @@ package protocol CaptureSession: Sendable {
     /// Appends records to `buffer`. Returns as soon as something was received and nothing more is at hand, or `limit`
     /// bytes are there, or `patience` has passed with nothing, or ``interrupt()`` was called. Whole rows only; one row
     /// may exceed the limit.
-    /// - Throws: `connectionLost` when a new session may go on; anything else is final.
+    /// - Throws: `connectionLost`, or `captureSpace`, when a new session may go on; anything else is final.
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) async throws(BridgeError) -> CaptureProgress
 
     /// States that everything before `position` is durable here; the source may forget it. Returns at once; the source

@@ -49,6 +49,14 @@ package final class RecordBuffer: @unchecked Sendable {
     /// Cuts the contents back to `newCount` bytes; a larger count changes nothing.
     package func truncate(to newCount: Int) { storedCount = min(count, max(0, newCount)) }
 
+    /// Forgets the first bytes, and moves the others to the front.
+    package func removeFirst(_ size: Int) {
+        guard size > 0 else { return }
+        let left = max(0, count - size)
+        if left > 0 { base.copyMemory(from: base + size, byteCount: left) }
+        storedCount = left
+    }
+
     /// Makes room for `extra` more bytes.
     @inlinable @inline(__always)
     package func reserve(_ extra: Int) {

@@ -12,6 +12,7 @@ struct CaptureLoop: Sendable {
     let origin: CaptureOrigin
     let source: any SourceConnector
     let journal: JournalWriter
+    let workspace: CaptureWorkspace?
     let board: ProgressBoard
     let stop: StopSignal
     let logger: Logger
@@ -31,7 +32,7 @@ struct CaptureLoop: Sendable {
     private func capture(_ backoff: inout Backoff) async throws(BridgeError) {
         try await voidOpenTransaction()
         let durable = try await journal.sync()
-        let session = try await source.openCapture(link, origin: origin, durable: durable.frontier)
+        let session = try await source.openCapture(link, origin: origin, durable: durable.frontier, workspace: workspace)
         board.update { $0.trouble = nil }
         board.isCapturing = true
         defer { board.isCapturing = false }

@@ -5,6 +5,9 @@ package struct LinkConfiguration: Sendable {
     package var link: LinkDescription
     /// The directory of this link's journal; made if it does not exist.
     package var journalDirectory: String
+    /// Where the capture may put transactions that are still running; nil: nowhere. What is in it belongs to the running
+    /// process alone.
+    package var captureDirectory: String?
     /// How many bytes of records one target transaction may hold before it is committed; also the bound of each queue
     /// between two stages.
     package var batchBytes: Int
@@ -25,12 +28,13 @@ package struct LinkConfiguration: Sendable {
     package var slotLimit: SlotLimit?
 
     package init(
-        link: LinkDescription, journalDirectory: String, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
+        link: LinkDescription, journalDirectory: String, captureDirectory: String? = nil, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
         patience: Duration? = nil, mayBegin: Bool = true, slotLimit: SlotLimit? = nil
     ) {
         self.link = link
         self.journalDirectory = journalDirectory
+        self.captureDirectory = captureDirectory
         self.batchBytes = max(batchBytes, 64 << 10)
         self.copyJobs = max(copyJobs, 1)
         self.journalBudget = journalBudget
@@ -39,5 +43,10 @@ package struct LinkConfiguration: Sendable {
         self.patience = patience
         self.mayBegin = mayBegin
         self.slotLimit = slotLimit
+    }
+    /// What the capture may use beside the journal. Its budget is the journal's: a transaction that has no room there has
+    /// none here.
+    var captureWorkspace: CaptureWorkspace? {
+        captureDirectory.map { CaptureWorkspace(directory: $0, budget: journalBudget) }
     }
 }

@@ -109,8 +109,8 @@ package final class LinkRunner: Sendable {
         _ origin: CaptureOrigin, _ journal: JournalWriter, untilCaughtUp: Bool
     ) async -> Result<Bool, BridgeError> {
         let capture = CaptureLoop(
-            link: link, origin: origin, source: source, journal: journal, board: board, stop: stopSignal,
-            logger: logger, patience: configuration.patience,
+            link: link, origin: origin, source: source, journal: journal, workspace: configuration.captureWorkspace,
+            board: board, stop: stopSignal, logger: logger, patience: configuration.patience,
             makeRoom: { () async throws(BridgeError) in try await self.retire(journal, keeping: .zero) })
         return await withTaskGroup(of: Outcome.self) { group in
             let surrender = SlotSurrender(link: link, origin: origin, source: source, stop: stopSignal, logger: logger)

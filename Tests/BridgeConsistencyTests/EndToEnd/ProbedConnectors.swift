@@ -95,8 +95,10 @@ struct ProbedSource: SourceConnector {
     }
     func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot { try await base.openSnapshot(link) }
     func openCapture(
-        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
-    ) async throws(BridgeError) -> any CaptureSession { try await base.openCapture(link, origin: origin, durable: durable) }
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
+    ) async throws(BridgeError) -> any CaptureSession {
+        try await base.openCapture(link, origin: origin, durable: durable, workspace: workspace)
+    }
     func currentPosition(_ link: LinkDescription) async throws(BridgeError) -> Position { try await base.currentPosition(link) }
     func health(_ link: LinkDescription, applied: Position) async throws(BridgeError) -> SourceHealth {
         try await base.health(link, applied: applied)

@@ -1,7 +1,8 @@
 package import BridgeCore
 
 /// Turns pgoutput messages (protocol version 1, PostgreSQL's manual, "Logical Replication Message Formats") into journal
-/// records. A pure state machine: bytes in, records and a step out; it neither waits nor looks anything up.
+/// records. A pure state machine: bytes in, records and a step out; it neither waits nor looks anything up. What version 2
+/// adds, ``StreamedTransactions`` takes care of before.
 ///
 /// Rules that readers of the records rely on:
 /// - A begin record is written with the transaction's first change, so transactions without one leave no records.
@@ -121,13 +122,30 @@ package struct PgOutputDecoder {
         let position = try reader.integer(UInt64.self)
         let time = try reader.integer(Int64.self)
         let number = try reader.integer(UInt32.self)
+        try begin(number, position, time, isPassedOver: false)
+        return .nothing
+    }
+
+    private mutating func begin(
+        _ number: UInt32, _ position: UInt64, _ time: Int64, isPassedOver: Bool
+    ) throws(BridgeError) {
         guard open == nil else { throw BridgeError.malformedStream("a transaction begins inside another") }
         guard position >= lastEnd else { throw BridgeError.malformedStream("commits come out of order") }
         let start = TransactionStart(
             transaction: numbers.widen(number), position: Position(commit: position),
             commitTime: PostgresEpoch.timestamp(time))
-        open = OpenTransaction(start: start, isPassedOver: start.position < durable)
-        return .nothing
+        open = OpenTransaction(start: start, isPassedOver: isPassedOver || start.position < durable)
+    }
+
+    /// Opens a transaction that was streamed while it ran: ``decode(_:into:)`` is given its messages next, and then
+    /// ``end(_:into:)`` closes it.
+    mutating func begin(_ commit: StreamCommit) throws(BridgeError) {
+        try begin(commit.transaction, commit.position, commit.time, isPassedOver: commit.isPassedOver)
+    }
+
+    /// Closes what ``begin(_:)`` opened.
+    mutating func end(_ commit: StreamCommit, into buffer: RecordBuffer) throws(BridgeError) -> Step {
+        try end(position: commit.position, end: commit.end, time: commit.time, into: buffer)
     }
 
     /// Where a replicated transaction came from: told behind its begin.
@@ -147,6 +165,12 @@ package struct PgOutputDecoder {
         let position = try reader.integer(UInt64.self)
         let end = try reader.integer(UInt64.self)
         let time = try reader.integer(Int64.self)
+        return try self.end(position: position, end: end, time: time, into: buffer)
+    }
+
+    private mutating func end(
+        position: UInt64, end: UInt64, time: Int64, into buffer: RecordBuffer
+    ) throws(BridgeError) -> Step {
         guard let open, open.start.position.commit == position, end > position else {
             throw BridgeError.malformedStream("a commit does not fit its begin")
         }

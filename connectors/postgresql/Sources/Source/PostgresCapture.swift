@@ -7,7 +7,7 @@ import Glibc
 import Musl
 #endif
 
-/// Reads a slot's changes over a replication connection: a thin shell of I/O round ``PgOutputDecoder``.
+/// Reads a slot's changes over a replication connection: a thin shell of I/O round ``StreamIntake``.
 ///
 /// What the server is told (requirement P2): the flush position is what was acknowledged, never more than was delivered,
 /// and 0 while nothing is known. A status goes out at least every ``statusInterval``, also while nobody reads, soon after an acknowledgement, and
@@ -22,6 +22,8 @@ actor PostgresCapture: CaptureSession {
     private static let quickSuccession = Duration.microseconds(200)
     /// Less than what fills the socket's buffer with small messages, so that the server does not wait for us.
     private static let gatheringMicroseconds: UInt32 = 200
+    /// A part of a transaction that is read back, and of which perhaps nothing is delivered, before the server is looked to.
+    private static let readBackMessages = 100_000
     private static let numberRefresh = Duration.seconds(3_600)
 
     nonisolated let executor = ThreadExecutor(name: "pg-capture")
@@ -32,9 +34,11 @@ actor PostgresCapture: CaptureSession {
     private nonisolated let origin: CaptureOrigin
     private nonisolated let durable: Position
     private nonisolated let readerPatience: Duration
+    private nonisolated let consent: StreamingConsent
 
     private var stream: PostgresConnection?
-    private var decoder: PgOutputDecoder
+    private var intake: StreamIntake
+    private let isStreaming: Bool
     private var data = PGCopyData()
     private let statusBuffer = RecordBuffer(capacity: 64)
     private var heartbeat: Task<Void, Never>?
@@ -61,17 +65,21 @@ actor PostgresCapture: CaptureSession {
 
     init(
         _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
-        readerPatience: Duration
+        readerPatience: Duration, workspace: CaptureWorkspace?, consent: StreamingConsent
     ) throws(BridgeError) {
         self.connectionString = connectionString
         self.link = link
         self.origin = origin
         self.durable = durable
         self.readerPatience = readerPatience
+        self.consent = consent
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
-        decoder = PgOutputDecoder(form: link.form, durable: durable, nextTransaction: 0, link: link)
+        var spill: TransactionSpill?
+        if consent.holds, let workspace { spill = try TransactionSpill(workspace) }
+        isStreaming = spill != nil
+        intake = StreamIntake(link, durable: durable, spill: spill)
     }
 
     // MARK: Opening
@@ -89,7 +97,7 @@ actor PostgresCapture: CaptureSession {
         try waitForReader(names.slot, session)
         let confirmed = try verification.checkSlot(durable: durable)
         try verification.checkPublication(try Publication.tables(of: link, session))
-        decoder.observe(nextTransaction: try Self.nextTransaction(session))
+        intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
         if let milliseconds = timeout.flatMap({ Int($0) }), milliseconds > 0 {
             statusInterval = min(statusInterval, .milliseconds(max(1, milliseconds / 3)))
@@ -100,7 +108,8 @@ actor PostgresCapture: CaptureSession {
             try stream.beginCopyBoth(
                 """
                 START_REPLICATION SLOT \(quoteIdentifier(names.slot)) LOGICAL \(LogSequenceNumber.text(confirmed)) \
-                (proto_version '1', publication_names \(quoteLiteral(quoteIdentifier(names.publication))), messages 'true')
+                (\(isStreaming ? "proto_version '2', streaming 'on'" : "proto_version '1'"), \
+                publication_names \(quoteLiteral(quoteIdentifier(names.publication))), messages 'true')
                 """, during: "starting the change stream")
         } catch {
             if error.sqlState == "55006" {
@@ -145,8 +154,10 @@ actor PostgresCapture: CaptureSession {
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) throws(BridgeError) -> CaptureProgress {
         guard let stream else { throw BridgeError(.connectionLost, "the capture is closed") }
         do throws(BridgeError) {
+            if intake.isReadingBack { try Failpoint.captureReadBackPart.hit() }
             return try read(stream, into: buffer, limit: limit, patience: patience)
         } catch {
+            consent.withdraw(after: error)
             throw Self.explained(error)
         }
     }
@@ -157,8 +168,8 @@ actor PostgresCapture: CaptureSession {
         let start = buffer.count
         let end = start + max(1, limit)
         let deadline = ContinuousClock.now + patience
-        var progress = CaptureProgress(firstCommit: decoder.openPosition, frontier: Position(commit: frontier))
-        if !decoder.isInsideTransaction, lastNumbers.duration(to: .now) > Self.numberRefresh { try refreshNumbers() }
+        var progress = CaptureProgress(firstCommit: intake.decoder.openPosition, frontier: Position(commit: frontier))
+        if intake.isBetweenTransactions, lastNumbers.duration(to: .now) > Self.numberRefresh { try refreshNumbers() }
         while true {
             try takeMessages(stream, buffer, end, &progress)
             var now = ContinuousClock.now
@@ -171,6 +182,7 @@ actor PostgresCapture: CaptureSession {
             try maintain(stream, now)
             let hasRecords = buffer.count > start
             if hasRecords || isFrontierDue(now) || now >= deadline { break }
+            if intake.isReadingBack { continue }
             switch stream.wait(unsentSince == nil ? .read : [.read, .write], until: nextWake(before: deadline)) {
             case .ready(let events):
                 if events.contains(.read) { try stream.consumeInput() }
@@ -195,7 +207,7 @@ actor PostgresCapture: CaptureSession {
     }
 
     private func finish(_ progress: inout CaptureProgress) -> CaptureProgress {
-        progress.isInsideTransaction = decoder.openPosition != nil
+        progress.isInsideTransaction = intake.decoder.openPosition != nil
         progress.frontier = Position(commit: frontier)
         if let frontierAtMark, frontier > frontierAtMark {
             progress.isAwaited = true
@@ -214,6 +226,12 @@ actor PostgresCapture: CaptureSession {
     ) throws(BridgeError) {
         var hasLookedAtSocket = false
         while buffer.count < end {
+            if intake.isReadingBack {
+                try readBack(buffer, end, &progress)
+                // What is left waits for its turn; the server may have waited for a sign of life.
+                if intake.isReadingBack { return }
+                continue
+            }
             switch try stream.receiveCopy(&data) {
             case .message:
                 hasLookedAtSocket = false
@@ -237,26 +255,41 @@ actor PostgresCapture: CaptureSession {
     ) throws(BridgeError) {
         switch try StreamFrame(bytes) {
         case .data(let message):
-            switch try decoder.decode(message, into: buffer) {
-            case .nothing: break
-            case .mark: frontierAtMark = frontier
-            case .change:
-                progress.rows += 1
-                if progress.firstCommit == nil { progress.firstCommit = decoder.openPosition }
-            case .committed(let transaction, let hasRecords):
-                frontier = max(frontier, transaction.end)
-                if hasRecords {
-                    progress.lastCommit = transaction
-                    progress.transactions += 1
-                }
-            case .needsTypes(let references):
-                try lookUp(references)
-                _ = try decoder.decode(message, into: buffer)
-            }
+            let step = try intake.take(message, into: buffer)
+            guard case .needsTypes(let references) = step else { return note(step, &progress) }
+            try lookUp(references)
+            note(try intake.take(message, into: buffer), &progress)
         case .keepalive(let walEnd, let replyRequested):
             // Inside a transaction the server may speak of a place behind changes that it has not sent yet.
-            if !decoder.isInsideTransaction { frontier = max(frontier, walEnd) }
+            if intake.isBetweenTransactions { frontier = max(frontier, walEnd) }
             if replyRequested { try sendStatus(asking: false) }
+        }
+    }
+
+    @inline(__always)
+    private func note(_ step: PgOutputDecoder.Step, _ progress: inout CaptureProgress) {
+        switch step {
+        case .nothing, .needsTypes: break
+        case .mark: frontierAtMark = frontier
+        case .change:
+            progress.rows += 1
+            if progress.firstCommit == nil { progress.firstCommit = intake.decoder.openPosition }
+        case .committed(let transaction, let hasRecords):
+            frontier = max(frontier, transaction.end)
+            if hasRecords {
+                progress.lastCommit = transaction
+                progress.transactions += 1
+            }
+        }
+    }
+
+    /// Delivers a part of a transaction that was streamed while it ran.
+    private func readBack(_ buffer: RecordBuffer, _ end: Int, _ progress: inout CaptureProgress) throws(BridgeError) {
+        for _ in 0..<Self.readBackMessages {
+            guard intake.isReadingBack, buffer.count < end else { return }
+            let step = try intake.readBack(into: buffer)
+            if case .needsTypes(let references) = step { try lookUp(references) }
+            note(step, &progress)
         }
     }
 
@@ -372,7 +405,7 @@ actor PostgresCapture: CaptureSession {
                 [String(reference.oid), String(reference.modifier)], during: "looking up a type")
             // A type that was dropped since has no name; its values are text all the same.
             let name = row.first?[0] ?? "???"
-            decoder.provide(
+            intake.decoder.provide(
                 ResolvedType(
                     name: name, logical: PostgresTypes.logicalType(name, oid: reference.oid, domains: domains)),
                 for: reference)
@@ -381,7 +414,7 @@ actor PostgresCapture: CaptureSession {
 
     private func refreshNumbers() throws(BridgeError) {
         let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
-        decoder.observe(nextTransaction: try Self.nextTransaction(session))
+        intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
         lastNumbers = .now
     }
 

@@ -18,6 +18,8 @@ package actor PostgresSource: SourceConnector {
     package nonisolated let displayName: String
     nonisolated let connectionString: ConnectionString
     nonisolated let options: Options
+    /// Whether captures of this process stream transactions while they run.
+    nonisolated let streaming = StreamingConsent()
 
     private nonisolated let retentionLook: RetentionLook
     private var openSession: PostgresConnection?
@@ -139,12 +141,18 @@ package actor PostgresSource: SourceConnector {
     }
 
     package func openCapture(
-        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
     ) async throws(BridgeError) -> any CaptureSession {
-        let capture = try PostgresCapture(
-            connectionString, link: link, origin: origin, durable: durable, readerPatience: options.readerPatience)
-        try await capture.start()
-        return capture
+        do throws(BridgeError) {
+            let capture = try PostgresCapture(
+                connectionString, link: link, origin: origin, durable: durable, readerPatience: options.readerPatience,
+                workspace: workspace, consent: streaming)
+            try await capture.start()
+            return capture
+        } catch {
+            streaming.withdraw(after: error)
+            throw error
+        }
     }
 
     package func removeCapture(_ link: LinkDescription) async throws(BridgeError) {

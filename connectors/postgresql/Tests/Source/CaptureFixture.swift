@@ -42,6 +42,13 @@ struct SourceFixture: Sendable {
         return (origin, try await open(origin, origin.position))
     }
 
+    /// Opens a capture that streams transactions while they run.
+    func open(_ origin: CaptureOrigin, _ durable: Position, in workspace: CaptureWorkspace) async throws -> Stream {
+        Stream(
+            session: try await source.openCapture(link, origin: origin, durable: durable, workspace: workspace), source: source,
+            link: link)
+    }
+
     func open(_ origin: CaptureOrigin, _ durable: Position) async throws -> Stream {
         Stream(session: try await source.openCapture(link, origin: origin, durable: durable), source: source, link: link)
     }
@@ -51,12 +58,13 @@ struct SourceFixture: Sendable {
 final class Stream {
     let session: any CaptureSession
     let source: PostgresSource
-    private(set) var lines: [String] = []
     private let link: LinkDescription
-    private(set) var relations: [UInt32: Relation] = [:]
+    private let records: RecordLines
+    var lines: [String] { records.lines }
+    var relations: [UInt32: Relation] { records.relations }
+    var ends: [TransactionEnd] { records.ends }
+    var starts: [TransactionStart] { records.starts }
     private(set) var frontier = Position.zero
-    private(set) var ends: [TransactionEnd] = []
-    private(set) var starts: [TransactionStart] = []
     /// Records and tells the source so after every read.
     var acknowledges = true
     var limit = 1 << 20
@@ -66,6 +74,16 @@ final class Stream {
         self.link = link
         self.session = session
         self.source = source
+        records = RecordLines()
+    }
+
+    /// Goes on with another session, and keeps what came before.
+    init(continuing other: Stream, _ session: any CaptureSession) {
+        self.session = session
+        source = other.source
+        link = other.link
+        records = other.records
+        frontier = other.frontier
     }
 
     /// One read.
@@ -75,7 +93,7 @@ final class Stream {
         let progress = try await session.read(into: buffer, limit: limit, patience: patience)
         #expect(progress.frontier >= frontier)
         frontier = progress.frontier
-        try collect()
+        try records.collect(buffer)
         if acknowledges { session.acknowledge(frontier) }
         return progress
     }
@@ -92,16 +110,27 @@ final class Stream {
 
     /// What was delivered since the last call, without relation, begin and commit lines.
     func takeChanges() -> [String] {
-        defer { lines = [] }
-        return lines.filter { !$0.hasPrefix("relation") && !$0.hasPrefix("begin") && !$0.hasPrefix("commit") }
+        takeLines().filter { !$0.hasPrefix("relation") && !$0.hasPrefix("begin") && !$0.hasPrefix("commit") }
     }
 
-    func takeLines() -> [String] {
+    func takeLines() -> [String] { records.take() }
+
+    static func text(_ image: RowImage) throws -> String { try RecordLines.text(image) }
+}
+
+/// Records as readable lines.
+final class RecordLines {
+    private(set) var lines: [String] = []
+    private(set) var relations: [UInt32: Relation] = [:]
+    private(set) var ends: [TransactionEnd] = []
+    private(set) var starts: [TransactionStart] = []
+
+    func take() -> [String] {
         defer { lines = [] }
         return lines
     }
 
-    private func collect() throws {
+    func collect(_ buffer: RecordBuffer) throws {
         var cursor = RecordCursor(buffer.bytes)
         while let record = try cursor.next() {
             switch record.kind {

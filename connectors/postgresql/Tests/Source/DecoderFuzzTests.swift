@@ -8,7 +8,7 @@ import Testing
 /// Prints its seed, so that a failure can be run again: `BRIDGE_FUZZ_SEED`, `BRIDGE_FUZZ_ROUNDS`.
 @Suite struct DecoderFuzzTests {
     /// A stream's messages, made by hand from the manual's message formats.
-    private static func messages() -> [[UInt8]] {
+    static func messages() -> [[UInt8]] {
         func text(_ value: String) -> [UInt8] { [0x74] + big(UInt32(value.utf8.count)) + Array(value.utf8) }
         func big<Value: FixedWidthInteger>(_ value: Value) -> [UInt8] { withUnsafeBytes(of: value.bigEndian) { Array($0) } }
         func name(_ value: String) -> [UInt8] { Array(value.utf8) + [0] }
@@ -114,7 +114,7 @@ import Testing
         #expect(refused > rounds / 4 && refused < rounds)
     }
 
-    private func mutate(_ messages: inout [[UInt8]], _ random: inout SeededGenerator) {
+    func mutate(_ messages: inout [[UInt8]], _ random: inout SeededGenerator) {
         let which = Int.random(in: messages.indices, using: &random)
         let size = messages[which].count
         switch Int.random(in: 0..<6, using: &random) {

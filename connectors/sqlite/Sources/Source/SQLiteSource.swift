@@ -122,7 +122,7 @@ package actor SQLiteSource: SourceConnector {
     }
 
     package func openCapture(
-        _ link: LinkDescription, origin: CaptureOrigin, durable: Position
+        _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
     ) async throws(BridgeError) -> any CaptureSession {
         let connection = try open()
         let opening = CaptureOpening(link: link, origin: origin, path: resolvedPath)

@@ -231,7 +231,7 @@ final class ApplySession {
             isOpen = true
             hasSavepoint = false
         }
-        if !isOpen { return ["BEGIN"] }
+        if !isOpen { return ["BEGIN", LinkRecords.touch(link)] }
         return hasSavepoint ? ["RELEASE SAVEPOINT bridge"] : []
     }
 

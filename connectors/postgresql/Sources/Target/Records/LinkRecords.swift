@@ -316,6 +316,14 @@ enum LinkRecords {
         """
     }
 
+    /// Changes the link's row for the sake of the change: a transaction of the applier that may begin with anything but
+    /// a row begins with this. A server that streams a transaction while it runs tells its replication origin once, as
+    /// that of the first change, and changes of the catalog (TRUNCATE, a table made for staging) carry none. A capture in
+    /// the other direction would take such a transaction for somebody else's and send it back.
+    static func touch(_ link: LinkDescription) -> String {
+        "UPDATE _bridge.link SET updated_at = now() WHERE name = \(quoteLiteral(link.name))"
+    }
+
     static func missing(_ link: LinkDescription) -> BridgeError {
         BridgeError(
             .checkpointForeign, "the target's records of this migration are gone", context: [.init(.migration, link.name)],
