@@ -32,12 +32,14 @@ actor PostgresCapture: CaptureSession {
     private nonisolated let origin: CaptureOrigin
     private nonisolated let durable: Position
     private nonisolated let readerPatience: Duration
+    private nonisolated let coverageInterval: Duration
 
     private var stream: PostgresConnection?
     private var decoder: PgOutputDecoder
     private var data = PGCopyData()
     private let statusBuffer = RecordBuffer(capacity: 64)
     private var heartbeat: Task<Void, Never>?
+    private var watch: Task<Void, Never>?
 
     /// Everything that commits before it has been delivered.
     private var frontier: UInt64
@@ -58,13 +60,14 @@ actor PostgresCapture: CaptureSession {
 
     init(
         _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
-        readerPatience: Duration
+        readerPatience: Duration, coverageInterval: Duration
     ) throws(BridgeError) {
         self.connectionString = connectionString
         self.link = link
         self.origin = origin
         self.durable = durable
         self.readerPatience = readerPatience
+        self.coverageInterval = coverageInterval
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
@@ -85,7 +88,12 @@ actor PostgresCapture: CaptureSession {
         try verification.checkServer(systemIdentifier: system.identifier, timeline: system.timeline)
         try waitForReader(names.slot, session)
         let confirmed = try verification.checkSlot(durable: durable)
-        try verification.checkPublication(try Publication.tables(of: link, session))
+        let tables = try verification.publishedTables(of: link)
+        try verification.checkPublication(tables)
+        let coverage = CoverageWatch(
+            connectionString, link: link, names: names, origin: origin, tables: tables,
+            facts: try CoverageFacts.read(tables, session), interval: coverageInterval, signals: signals)
+        for table in tables { decoder.name(table.oid, as: table.schema.name) }
         decoder.observe(nextTransaction: try Self.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
         if let milliseconds = timeout.flatMap({ Int($0) }), milliseconds > 0 {
@@ -107,6 +115,7 @@ actor PostgresCapture: CaptureSession {
         }
         self.stream = stream
         try sendStatus(asking: true)
+        watch = Task { await coverage.run() }
         // Twice in an interval, so that no more than one and a half of it can pass in silence.
         let pulse = statusInterval / 2
         heartbeat = Task { [weak self] in
@@ -139,6 +148,7 @@ actor PostgresCapture: CaptureSession {
 
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) throws(BridgeError) -> CaptureProgress {
         guard let stream else { throw BridgeError(.connectionLost, "the capture is closed") }
+        if let failure = signals.failure { throw failure }
         do throws(BridgeError) {
             return try read(stream, into: buffer, limit: limit, patience: patience)
         } catch {
@@ -318,6 +328,7 @@ actor PostgresCapture: CaptureSession {
 
     func close() {
         heartbeat?.cancel()
+        watch?.cancel()
         guard let stream else { return }
         self.stream = nil
         guard !stream.isBroken else { return }
