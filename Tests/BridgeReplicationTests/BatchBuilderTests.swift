@@ -89,6 +89,17 @@ extension BatchBuilder {
         defer { withExtendedLifetime(script) {} }
         return try consume(script.buffer.bytes).action
     }
+
+    /// Consumes all of a script as the applier's loop does; gives the batches that had to end on the way.
+    fileprivate mutating func consumeAll(_ script: Script) throws -> [[String]] {
+        defer { withExtendedLifetime(script) {} }
+        var (taken, offset): ([[String]], Int) = ([], 0)
+        while offset < script.buffer.count {
+            offset += try consume(UnsafeRawBufferPointer(rebasing: script.buffer.bytes[offset...])).consumed
+            while isFull { taken.append(try words(takeBatch(replacement: RecordBuffer()))) }
+        }
+        return taken
+    }
 }
 
 private func builder(
@@ -123,6 +134,20 @@ struct BatchBuilderTests {
         let rest = batches.takeBatch(replacement: RecordBuffer())
         #expect(try words(rest) == ["begin 30", "users=3", "commit 30"])
         #expect(rest?.rows == 1)
+    }
+
+    @Test("P10 a batch ends before the transaction that brings a table's new shape, and only before that")
+    func newShape() throws {
+        var batches = builder()
+        let script = Script().begin(10).relation(users).insert(1, 1).commit(10).begin(20).relation(users).relation(orders).insert(1, 2).commit(20)
+            .begin(30).insert(1, 3).relation(Script.relation(1, "users", columns: 2)).insert(1, 4, columns: 2).commit(30).begin(40).insert(1, 5, columns: 2).commit(40)
+        var consumed = try batches.consume(script.buffer.bytes).consumed
+        #expect(consumed < script.buffer.count && batches.isFull)
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 10", "users=1", "commit 10", "begin 20", "users=2", "commit 20"])
+        #expect(!batches.isFull)
+        consumed += try batches.consume(UnsafeRawBufferPointer(rebasing: script.buffer.bytes[consumed...])).consumed
+        #expect(consumed == script.buffer.count && !batches.isFull)
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 30", "users=3", "users=4", "commit 30", "begin 40", "users=5", "commit 40"])
     }
 
     @Test("P24 what the checkpoint holds already is left out, also when reading begins inside it")
@@ -360,28 +385,24 @@ struct BatchBuilderTests {
             .begin(20).insert(1, 2).relation(wide).insert(1, 3, columns: 2).commit(20)
             .begin(30).insert(1, 4, columns: 2)
         var batches = builder()
-        try batches.consume(script)
-        let first = batches.takeBatch(replacement: RecordBuffer())
-        #expect(try words(first).count == 7)
+        #expect(try batches.consumeAll(script) == [["begin 10", "users=1", "commit 10"]])
+        #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=2", "users=3", "commit 20"])
         try batches.consume(Script().commit(30))
         #expect(try words(batches.takeBatch(replacement: RecordBuffer())) == ["begin 30", "users=4", "commit 30"])
 
         // A tail that holds the old and the new shape starts from the old one.
         var tail = builder(relations: [users])
-        try tail.consume(Script().begin(10).insert(1, 1).commit(10).begin(20).insert(1, 2).relation(wide).insert(1, 3, columns: 2)
-                )
-        #expect(try words(tail.takeBatch(replacement: RecordBuffer())) == ["begin 10", "users=1", "commit 10"])
+        let both = Script().begin(10).insert(1, 1).commit(10).begin(20).insert(1, 2).relation(wide).insert(1, 3, columns: 2)
+        #expect(try tail.consumeAll(both) == [["begin 10", "users=1", "commit 10"]])
         try tail.consume(Script().commit(20))
         #expect(try words(tail.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=2", "users=3", "commit 20"])
 
         // What an abandoned transaction told of a table stays known.
         var abandoned = builder(relations: [users])
-        try abandoned.consume(Script().begin(10).insert(1, 1).commit(10).begin(20).relation(wide).insert(1, 3, columns: 2).abandon()
-                .begin(20).insert(1, 3, columns: 2).commit(20))
-        #expect(
-            try words(abandoned.takeBatch(replacement: RecordBuffer())) == [
-                "begin 10", "users=1", "commit 10", "begin 20", "users=3", "commit 20",
-            ])
+        let void = Script().begin(10).insert(1, 1).commit(10).begin(20).relation(wide).insert(1, 3, columns: 2).abandon()
+            .begin(20).insert(1, 3, columns: 2).commit(20)
+        #expect(try abandoned.consumeAll(void) == [["begin 10", "users=1", "commit 10"]])
+        #expect(try words(abandoned.takeBatch(replacement: RecordBuffer())) == ["begin 20", "users=3", "commit 20"])
     }
 
     @Test("J5 records that are cut off or nested wrongly are refused")

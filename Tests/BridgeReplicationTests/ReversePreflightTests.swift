@@ -83,7 +83,7 @@ struct ReversePreflightTests {
         let findings = try await sides.findings(old: user)
         #expect(findings.allSatisfy { $0.code == .rightsMissing && $0.severity == .blocking })
         let mends = findings.flatMap(\.mend).joined(separator: "; ")
-        for needed in ["session_replication_role", "GRANT CREATE ON DATABASE", "pg_replication_origin_session_setup", "ON \"public\".\"t\""] {
+        for needed in ["session_replication_role", "GRANT CREATE ON DATABASE", "pg_replication_origin_session_setup", "ALTER TABLE \"public\".\"t\" OWNER TO"] {
             #expect(mends.contains(needed))
         }
         for statement in findings.flatMap(\.mend) { try await cluster.psql(sides.old, statement) }

@@ -7,7 +7,8 @@ struct PreflightCommand: BridgeSubcommand {
         discussion: """
             Changes nothing. Exits with 0 when nothing stands in the way of 'bridge run', else with the status of the \
             gravest finding: 69 for a database that cannot be reached, 77 for missing rights, 78 for everything that \
-            settings or the configuration can mend.
+            settings or the configuration can mend. What only the way back will need, from switch-writes on, is a warning. \
+            The statements that give the roles what they lack stand together at the end.
             """)
 
     @OptionGroup var global: GlobalOptions
@@ -47,6 +48,7 @@ struct PreflightReport: Sendable {
         var report = PreflightReport(migration: migration.configuration.migration)
         let link = await report.lookAtSource(migration)
         await report.lookAtTarget(migration, link)
+        await report.lookAtWayBack(migration)
         for finding in ConfigurationChecks.findings(migration.configuration, sources: link?.sources ?? []) {
             report.entries.append(Entry(side: .configuration, finding: finding))
         }
@@ -84,6 +86,47 @@ struct PreflightReport: Sendable {
         }
     }
 
+    /// What the way back lacks stops nothing before switch-writes, where it is a gate; it is best given before the first run.
+    private mutating func lookAtWayBack(_ migration: Migration) async {
+        let isAbsent: Set<ErrorCode> = [.tableMissing, .targetTableMissing]
+        guard !entries.contains(where: { isAbsent.contains($0.finding.code) || $0.finding.code.exitStatus == .unavailable })
+        else { return }
+        do throws(BridgeError) {
+            let back = try migration.reversed()
+            do throws(BridgeError) { try await lookAtWayBack(migration, back) } catch { /* Its gate says so. */ }
+            await back.close()
+        } catch { return }
+    }
+
+    private mutating func lookAtWayBack(_ migration: Migration, _ back: Migration) async throws(BridgeError) {
+        let directions = try await CutoverDirections.open(migration, back: back)
+        let link = directions.reverse
+        guard try await back.target.linkState(link) == nil else { return }
+        addWarnings(try await back.source.preflight(link), .target)
+        let schemas = try await back.source.describeTables(link.mappings.map(\.source))
+        addWarnings(try await back.target.preflight(link, sources: schemas), .source)
+    }
+
+    /// Without what the way forward lacks on the same side.
+    private mutating func addWarnings(_ findings: [Finding], _ side: Side) {
+        for finding in findings {
+            let known = Set(entries.filter { $0.side == side }.flatMap(\.finding.mend))
+            var finding = finding
+            finding.mend = finding.mend.filter { !known.contains($0) }
+            guard !finding.mend.isEmpty else { continue }
+            finding.severity = .warning
+            finding.what = "way back: \(finding.what)"
+            entries.append(Entry(side: side, finding: finding))
+        }
+    }
+
+    /// The statements that give the roles the rights they lack, in order, without those that stop or empty anything.
+    func statements(_ side: Side) -> [String] {
+        var seen: Set<String> = []
+        return entries.filter { $0.side == side && $0.finding.code == .rightsMissing }.flatMap(\.finding.mend)
+            .filter { $0.hasPrefix("GRANT ") || $0.hasPrefix("ALTER ") }.filter { seen.insert($0).inserted }
+    }
+
     private mutating func add(_ error: BridgeError, _ side: Side) {
         let isReachable = error.exitStatus != .unavailable
         entries.append(
@@ -110,6 +153,10 @@ struct PreflightReport: Sendable {
                         "mend": .array(entry.finding.mend.map(JSONValue.string)),
                     ]
                 }),
+            "statements": .array(
+                [Side.source, .target].flatMap { side in
+                    statements(side).map { ["side": .string(side.rawValue), "statement": .string($0)] }
+                }),
         ]
     }
 
@@ -121,6 +168,12 @@ struct PreflightReport: Sendable {
             lines.append("\(word)  \(entry.side.rawValue):\(table) \(entry.finding.what)")
             if !entry.finding.why.isEmpty { lines.append("  why: \(entry.finding.why)") }
             lines += entry.finding.mend.map { "  mend: \($0)" }
+        }
+        for side in [Side.source, .target] {
+            let statements = statements(side)
+            guard !statements.isEmpty else { continue }
+            lines.append("\(style.yellow("statements"))  to run on the \(side.rawValue), as a superuser:")
+            lines += statements.map { "  \($0);" }
         }
         let warnings = entries.count - blocking.count
         lines.append(

@@ -20,6 +20,9 @@ enum ConfigurationChecks {
                     why: "this version applies changes over one connection", mend: ["write apply_jobs: 1"]))
         }
         if let finding = dataDirectory(configuration.dataDirectory) { findings.append(finding) }
+        if let finding = room(configuration.dataDirectory, budget: configuration.replication.journalBudget) {
+            findings.append(finding)
+        }
         return findings
     }
 
@@ -47,12 +50,32 @@ enum ConfigurationChecks {
         return findings
     }
 
-    /// Whether the data directory, or the nearest folder above it that exists, can be written.
-    private static func dataDirectory(_ path: String) -> Finding? {
+    /// Whether the disk has room for what the journal may take. What the databases' own disks hold, no session can tell.
+    private static func room(_ path: String, budget: Int64) -> Finding? {
+        let folder = nearestFolder(path)
+        guard let facts = try? FileManager.default.attributesOfFileSystem(forPath: folder),
+            let free = (facts[.systemFreeSize] as? NSNumber)?.int64Value, free < budget,
+            // What is no disk has no size.
+            let size = (facts[.systemSize] as? NSNumber)?.int64Value, size > 0
+        else { return nil }
+        let gigabytes = { (bytes: Int64) in String(format: "%.1f GB", Double(bytes) / 1e9) }
+        return Finding(
+            .warning, .diskFull, what: "the disk of data_dir has \(gigabytes(free)) free, and the journal may take \(gigabytes(budget))",
+            why: "a run that fills the disk stops, while the source keeps its log for it",
+            mend: ["make room, or write a smaller replication.journal_budget: capture then waits for the applier in time"])
+    }
+
+    private static func nearestFolder(_ path: String) -> String {
         var folder = path
         while !FileManager.default.fileExists(atPath: folder), folder != "/" {
             folder = (folder as NSString).deletingLastPathComponent
         }
+        return folder
+    }
+
+    /// Whether the data directory, or the nearest folder above it that exists, can be written.
+    private static func dataDirectory(_ path: String) -> Finding? {
+        let folder = nearestFolder(path)
         guard !FileManager.default.isWritableFile(atPath: folder) else { return nil }
         return Finding(
             .blocking, .inputOutput, what: "data_dir cannot be written: \(folder)",

@@ -57,6 +57,9 @@ package struct BatchBuilder {
     private var completeTransactions = 0
     private var completeCheckpoint: Checkpoint?
     private var rows = 0
+    /// Whether the present transaction brings a table's new shape, and whole transactions wait before it. They are handed
+    /// out by themselves: were the target to be altered for both, no shape of it could take them together.
+    private var isCut = false
 
     /// - Parameters:
     ///   - bound: bytes of a batch.
@@ -78,8 +81,8 @@ package struct BatchBuilder {
 
     /// Whether a whole transaction is waiting to be handed out.
     package var hasComplete: Bool { completeCheckpoint != nil }
-    /// Whether the bound is reached.
-    package var isFull: Bool { output.count >= bound && (hasComplete || mode == .collecting) }
+    /// Whether the bound is reached, or the batch must end for another reason.
+    package var isFull: Bool { isCut && hasComplete || output.count >= bound && (hasComplete || mode == .collecting) }
 
     /// Reads records up to the end of `bytes` or until the bound is reached.
     /// - Returns: how many bytes were consumed, always whole records, and what has to be done before going on.
@@ -88,7 +91,7 @@ package struct BatchBuilder {
         // Records that are kept are copied in runs, not one by one.
         var run = 0..<0
         // At least one record is read, so that a caller who goes on always comes to an end.
-        while cursor.offset == 0 || output.count + run.count < bound, let record = try cursor.next() {
+        while cursor.offset == 0 || output.count + run.count < bound && !isCut, let record = try cursor.next() {
             let isKept: Bool
             switch record.kind {
             case .insert, .update, .delete:
@@ -150,6 +153,7 @@ package struct BatchBuilder {
                 records: output, relations: relationsAtStart, checkpoint: checkpoint, rows: completeRows,
                 transactions: completeTransactions)
             rows -= completeRows
+            isCut = false
             output = replacement
             resetComplete()
             relationsAtStart = relationsAtComplete
@@ -223,6 +227,7 @@ package struct BatchBuilder {
 
     /// Takes note of a relation; whether its record has to stand among the batch's, because rows come before it.
     private mutating func learn(_ relation: Relation, isFirst: Bool) -> Bool {
+        if mode == .collecting, hasComplete, let known = relations[relation.id], known != relation { isCut = true }
         relations[relation.id] = relation
         if mode == .collecting {
             if isCopied(relation) { skippedRelations.insert(relation.id) } else { skippedRelations.remove(relation.id) }

@@ -42,6 +42,7 @@ package struct PgOutputDecoder {
     private let durable: Position
     private var numbers: TransactionNumbers
     private var relations = StreamRelations()
+    private var configuredNames: [UInt32: TableName] = [:]
     private var types: [TypeReference: ResolvedType] = [:]
     private var open: OpenTransaction?
     private var lastEnd: UInt64 = 0
@@ -69,6 +70,9 @@ package struct PgOutputDecoder {
 
     /// Says what a type is called that ``Step/needsTypes(_:)`` asked for.
     package mutating func provide(_ type: ResolvedType, for reference: TypeReference) { types[reference] = type }
+
+    /// Says under which name a table is journaled, whatever the stream calls it: while it was renamed it was the same.
+    package mutating func name(_ relation: UInt32, as name: TableName) { configuredNames[relation] = name }
 
     /// Brings the knowledge of the server's transaction numbers up to date.
     package mutating func observe(nextTransaction: UInt64) { numbers.observe(nextTransaction) }
@@ -231,7 +235,8 @@ package struct PgOutputDecoder {
             Relation(
                 id: identifier, engine: .postgresql, form: form,
                 // The server leaves out the name of pg_catalog.
-                name: TableName(schema: schema.isEmpty ? "pg_catalog" : schema, name: name), identity: kind,
+                name: configuredNames[identifier]
+                    ?? TableName(schema: schema.isEmpty ? "pg_catalog" : schema, name: name), identity: kind,
                 columns: columns))
         return .nothing
     }

@@ -30,4 +30,6 @@ enum OriginKey {
     static let slotCreated = "slot_created"
     static let publication = "publication"
     static let publicationOid = "publication_oid"
+    /// ``Publication/State/tablesFingerprint`` when it was made.
+    static let publicationTables = "publication_tables"
 }

@@ -5,6 +5,7 @@ import Synchronization
 final class CaptureSignals: Sendable {
     private let acknowledged: Atomic<UInt64>
     private let isInterrupted = Atomic<Bool>(false)
+    private let reported = Mutex<BridgeError?>(nil)
     let interrupter: Interrupter
 
     /// - Parameter durable: what the journal holds already.
@@ -26,6 +27,15 @@ final class CaptureSignals: Sendable {
         isInterrupted.store(true, ordering: .releasing)
         interrupter.signal()
     }
+
+    /// Ends the capture's next read with an error.
+    func fail(_ error: BridgeError) {
+        reported.withLock { $0 = $0 ?? error }
+        interrupt()
+    }
+
+    /// What ``fail(_:)`` was told.
+    var failure: BridgeError? { reported.withLock { $0 } }
 
     /// Whether an interrupt came since the last call.
     func takeInterrupt() -> Bool {

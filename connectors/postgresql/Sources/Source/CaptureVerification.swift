@@ -52,6 +52,34 @@ struct CaptureVerification {
         return confirmed
     }
 
+    /// Finds the link's tables, and says of one that is not there under its name whether it was renamed.
+    func publishedTables(of link: LinkDescription) throws(BridgeError) -> [CapturedTable] {
+        do throws(BridgeError) {
+            return try Publication.tables(of: link, session)
+        } catch where error.code == .tableMissing {
+            guard let missing = error.context.first(where: { $0.key == .table })?.value,
+                let mapping = link.mappings.first(where: { $0.source.description == missing }),
+                let oid = origin.identity[OriginKey.publicationOid]
+            else { throw error }
+            // Only the link's tables are published, so one that has none of their names is the one.
+            let strangers = try session.rows(
+                """
+                SELECT n.nspname, c.relname FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+                JOIN pg_namespace n ON n.oid = c.relnamespace WHERE r.prpubid = $1::oid
+                """, [oid], during: "looking for a renamed table"
+            ).compactMap { row in row[1].map { TableName(schema: row[0], name: $0) } }
+            .filter { name in
+                !link.mappings.contains { mapping in
+                    mapping.source.name == name.name
+                        && mapping.source.schema.map { $0 == name.schema } ?? session.defaultSchemas.contains(name.schema ?? "")
+                }
+            }
+            guard strangers.count == 1, let name = strangers.first else { throw error }
+            throw CoverageFacts.renamed(
+                TableName(schema: mapping.source.schema ?? session.defaultSchemas.first, name: mapping.source.name), name)
+        }
+    }
+
     /// Checks the publication against the link's tables.
     func checkPublication(_ tables: [CapturedTable]) throws(BridgeError) {
         let publication = Publication(name: names.publication, session: session)
@@ -60,6 +88,10 @@ struct CaptureVerification {
             throw broken("the publication was dropped and made anew")
         }
         try checkCoverage(state, tables)
+        // Migrations that began with an older version do not know it.
+        guard origin.identity[OriginKey.publicationTables].map({ $0 == state.tablesFingerprint }) ?? true else {
+            throw broken("a table was taken out of the publication and put back, or its columns or rows there were changed")
+        }
     }
 
     /// Checks that a publication is about exactly these tables, columns and rows, and all that happens to them.

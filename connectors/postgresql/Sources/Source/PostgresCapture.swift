@@ -35,6 +35,7 @@ actor PostgresCapture: CaptureSession {
     private nonisolated let durable: Position
     private nonisolated let readerPatience: Duration
     private nonisolated let consent: StreamingConsent
+    private nonisolated let coverageInterval: Duration
 
     private var stream: PostgresConnection?
     private var intake: StreamIntake
@@ -43,6 +44,7 @@ actor PostgresCapture: CaptureSession {
     private let statusBuffer = RecordBuffer(capacity: 64)
     private var heartbeat: Task<Void, Never>?
     private var keeping: Task<Void, Never>?
+    private var watch: Task<Void, Never>?
 
     /// Everything that commits before it has been delivered.
     private var frontier: UInt64
@@ -65,7 +67,7 @@ actor PostgresCapture: CaptureSession {
 
     init(
         _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
-        readerPatience: Duration, workspace: CaptureWorkspace?, consent: StreamingConsent
+        readerPatience: Duration, coverageInterval: Duration, workspace: CaptureWorkspace?, consent: StreamingConsent
     ) throws(BridgeError) {
         self.connectionString = connectionString
         self.link = link
@@ -73,6 +75,7 @@ actor PostgresCapture: CaptureSession {
         self.durable = durable
         self.readerPatience = readerPatience
         self.consent = consent
+        self.coverageInterval = coverageInterval
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
@@ -96,7 +99,12 @@ actor PostgresCapture: CaptureSession {
         try verification.checkServer(systemIdentifier: system.identifier, timeline: system.timeline)
         try waitForReader(names.slot, session)
         let confirmed = try verification.checkSlot(durable: durable)
-        try verification.checkPublication(try Publication.tables(of: link, session))
+        let tables = try verification.publishedTables(of: link)
+        try verification.checkPublication(tables)
+        let coverage = CoverageWatch(
+            connectionString, link: link, names: names, origin: origin, tables: tables,
+            facts: try CoverageFacts.read(tables, session), interval: coverageInterval, signals: signals)
+        for table in tables { intake.decoder.name(table.oid, as: table.schema.name) }
         intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
         if let milliseconds = timeout.flatMap({ Int($0) }), milliseconds > 0 {
@@ -121,6 +129,7 @@ actor PostgresCapture: CaptureSession {
         try sendStatus(asking: true)
         let keeper = SlotKeeper(connectionString, slot: names.slot, applicationName: "bridge capture \(link.name)")
         keeping = Task { [signals] in await keeper.run(signals) }
+        watch = Task { await coverage.run() }
         // Twice in an interval, so that no more than one and a half of it can pass in silence.
         let pulse = statusInterval / 2
         heartbeat = Task { [weak self] in
@@ -153,6 +162,7 @@ actor PostgresCapture: CaptureSession {
 
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) throws(BridgeError) -> CaptureProgress {
         guard let stream else { throw BridgeError(.connectionLost, "the capture is closed") }
+        if let failure = signals.failure { throw failure }
         do throws(BridgeError) {
             if intake.isReadingBack { try Failpoint.captureReadBackPart.hit() }
             return try read(stream, into: buffer, limit: limit, patience: patience)
@@ -366,6 +376,7 @@ actor PostgresCapture: CaptureSession {
     func close() {
         heartbeat?.cancel()
         keeping?.cancel()
+        watch?.cancel()
         guard let stream else { return }
         self.stream = nil
         guard !stream.isBroken else { return }

@@ -9,6 +9,10 @@ package actor PostgresSource: SourceConnector {
         /// How long a slot's last reader, perhaps of a process that was killed, may take to go.
         package var readerPatience: Duration = .seconds(3)
 
+        /// How often a capture looks whether its publication still covers the tables. A look costs the server about a
+        /// millisecond.
+        package var coverageInterval: Duration = .seconds(2)
+
         package init() {}
     }
 
@@ -104,7 +108,7 @@ package actor PostgresSource: SourceConnector {
         let system = try await snapshot.connect()
         // The publication comes first: changes after the slot's point are decoded with the catalog of their time, and
         // a publication that is not in it yet would be an error for ever.
-        let publicationOid = try publication.create(tables, link: link)
+        let published = try publication.create(tables, link: link)
         let slot: CreatedSlot
         do throws(BridgeError) {
             slot = try await snapshot.export(slot: names.slot, patience: options.slotPatience)
@@ -121,7 +125,8 @@ package actor PostgresSource: SourceConnector {
                 OriginKey.systemIdentifier: system.identifier, OriginKey.timeline: system.timeline,
                 OriginKey.databaseOid: database?[0] ?? "", OriginKey.database: Self.oneLine(database?[1] ?? ""),
                 OriginKey.slot: names.slot, OriginKey.slotCreated: LogSequenceNumber.text(slot.consistentPoint),
-                OriginKey.publication: names.publication, OriginKey.publicationOid: publicationOid,
+                OriginKey.publication: names.publication, OriginKey.publicationOid: published.oid,
+                OriginKey.publicationTables: published.tablesFingerprint,
             ], position: position)
     }
 
@@ -146,7 +151,7 @@ package actor PostgresSource: SourceConnector {
         do throws(BridgeError) {
             let capture = try PostgresCapture(
                 connectionString, link: link, origin: origin, durable: durable, readerPatience: options.readerPatience,
-                workspace: workspace, consent: streaming)
+                coverageInterval: options.coverageInterval, workspace: workspace, consent: streaming)
             try await capture.start()
             return capture
         } catch {

@@ -21,6 +21,8 @@ struct Publication {
         var isComplete: Bool
         /// By the table's OID: the published columns (nil: all) and whether there is a row filter.
         var tables: [UInt32: (columns: Set<String>?, hasFilter: Bool)]
+        /// Of the entries that make tables part of it: one that is dropped and made again is another.
+        var tablesFingerprint = ""
     }
 
     /// Finds the link's tables.
@@ -72,8 +74,8 @@ struct Publication {
     /// list's columns.
     /// - Throws: `tableWithoutKey`, `configurationInvalid` for a filter or list that the key does not cover,
     ///   `rightsMissing`, `slotForeign` if the name is taken.
-    /// - Returns: the publication's OID.
-    func create(_ tables: [CapturedTable], link: LinkDescription) throws(BridgeError) -> String {
+    /// - Returns: the publication as it was made.
+    func create(_ tables: [CapturedTable], link: LinkDescription) throws(BridgeError) -> State {
         try session.inTransaction { () throws(BridgeError) in
             // Its lock conflicts with DDL and VACUUM only, but it must not queue behind those for long.
             try session.execute("SET LOCAL lock_timeout = '5s'")
@@ -91,8 +93,8 @@ struct Publication {
             try session.execute(
                 "COMMENT ON PUBLICATION \(quoteIdentifier(name)) IS \(quoteLiteral("made by bridge for the migration \(link.name)"))")
             for table in tables { try checkIdentity(table) }
-            guard let oid = try read()?.oid else { throw BridgeError(.internalFault, "the publication vanished") }
-            return oid
+            guard let state = try read() else { throw BridgeError(.internalFault, "the publication vanished") }
+            return state
         }
     }
 
@@ -180,14 +182,18 @@ struct Publication {
             CASE WHEN r.prattrs IS NOT NULL THEN ARRAY(SELECT a.attname::text FROM pg_attribute a
                  WHERE a.attrelid = r.prrelid AND a.attnum = ANY (r.prattrs)) END, r.prqual IS NOT NULL
             """ : "NULL, false"
+        // FNV-1a: nobody gains by forging it.
+        var hash: UInt64 = 0xCBF2_9CE4_8422_2325
         var state = State(oid: oid, isForAllTables: head[1] == "t", isComplete: head[2] == "t", tables: [:])
         for row in try session.rows(
-            "SELECT r.prrelid, \(details) FROM pg_publication_rel r WHERE r.prpubid = $1::oid", [oid],
+            "SELECT r.prrelid, \(details), r.oid FROM pg_publication_rel r WHERE r.prpubid = $1::oid ORDER BY r.prrelid", [oid],
             during: "reading the publication")
         {
             guard let table = row[0].flatMap({ UInt32($0) }) else { continue }
             state.tables[table] = (row[1].map { Set(ArrayLiteral.elements($0)) }, row[2] == "t")
+            for byte in "\(table):\(row[3] ?? "");".utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01B3 }
         }
+        state.tablesFingerprint = String(hash, radix: 16)
         return state
     }
 

@@ -14,14 +14,12 @@ struct SourcePreflight {
 
     func findings() throws(BridgeError) -> [Finding] {
         var findings = try serverFindings()
+        findings += try ServerFindings(session: session, part: .source).findings()
         findings += try roleFindings()
         let oids = try PostgresCatalog(session).resolve(link.mappings.map(\.source))
         for (mapping, oid) in zip(link.mappings, oids) {
             guard let oid else {
-                findings.append(
-                    Finding(
-                        .blocking, .tableMissing, what: "the source has no table \(mapping.source)",
-                        why: "it cannot be copied", table: mapping.source))
+                findings.append(try SourceTableFindings.stranger(mapping.source, session))
                 continue
             }
             findings += try tableFindings(oid, mapping)
@@ -84,7 +82,8 @@ struct SourcePreflight {
             findings.append(
                 Finding(
                     .warning, .slotBlocked, what: "transactions are prepared and not yet decided: \(prepared)",
-                    why: "the making of a replication slot waits for them", mend: ["COMMIT PREPARED or ROLLBACK PREPARED each"]))
+                    why: "the making of a replication slot waits for them, and their locks and changes stay undecided in a switch",
+                    mend: ["COMMIT PREPARED '…' or ROLLBACK PREPARED '…' each"]))
         }
         return findings
     }
@@ -96,7 +95,8 @@ struct SourcePreflight {
             """
             SELECT current_user, r.rolsuper OR r.rolreplication OR EXISTS (SELECT FROM pg_roles m
                        WHERE m.rolname = 'rds_replication' AND pg_has_role(r.oid, m.oid, 'MEMBER')),
-                   current_database(), has_database_privilege(current_database(), 'CREATE')
+                   current_database(), has_database_privilege(current_database(), 'CREATE'),
+                   pg_has_role(current_user, 'pg_read_all_stats', 'USAGE')
             FROM pg_roles r WHERE r.rolname = current_user
             """, during: "looking at the role's rights").first
         guard let row, let role = row[0], let database = row[2] else { return [] }
@@ -114,6 +114,13 @@ struct SourcePreflight {
                     .blocking, .rightsMissing, what: "the role \(role) may not create publications in \(database)",
                     why: "capture needs a publication of the migration's tables",
                     mend: ["GRANT CREATE ON DATABASE \(quoteIdentifier(database)) TO \(quoteIdentifier(role))"]))
+        }
+        if row[4] != "t" {
+            findings.append(
+                Finding(
+                    .warning, .rightsMissing, what: "the role \(role) may not see what other roles' sessions do",
+                    why: "bridge check and the cutover wait for others' transactions, and cannot tell which are at work",
+                    mend: ["GRANT pg_read_all_stats TO \(quoteIdentifier(role))"]))
         }
         return findings
     }
@@ -140,6 +147,7 @@ struct SourcePreflight {
                     why: "updates and deletes could not name their row, and the source would refuse them",
                     mend: [mend], table: name))
         }
+        findings += try SourceTableFindings(session: session, link: link).findings(oid, schema)
         findings += try mappingFindings(oid, schema, mapping)
         return findings
     }
@@ -158,35 +166,37 @@ struct SourcePreflight {
         return serving.map { "REPLICA IDENTITY USING INDEX \(quoteIdentifier($0.name))" } ?? "ADD PRIMARY KEY (…)"
     }
 
+    /// What the owner may do, its member may too; so a right is asked for by itself only where that one gives none.
     private func rightsFindings(_ oid: UInt32, _ name: TableName) throws(BridgeError) -> [Finding] {
         let row = try session.rows(
             """
-            SELECT current_user, pg_has_role(c.relowner, 'USAGE'), pg_get_userbyid(c.relowner),
-                   has_schema_privilege(c.relnamespace, 'USAGE'), has_table_privilege(c.oid, 'SELECT'), row_security_active(c.oid)
-            FROM pg_class c WHERE c.oid = $1::oid
+            SELECT current_user, pg_has_role(c.relowner, 'USAGE'),
+                   has_schema_privilege(c.relnamespace, 'USAGE') OR NOT o.rolsuper AND has_schema_privilege(c.relowner, c.relnamespace, 'USAGE'),
+                   has_table_privilege(c.oid, 'SELECT') OR has_table_privilege(c.relowner, c.oid, 'SELECT'), row_security_active(c.oid)
+            FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner WHERE c.oid = $1::oid
             """, [String(oid)], during: "looking at the role's rights").first
-        guard let row, let role = row[0].map(quoteIdentifier), let owner = row[2] else { return [] }
+        guard let row, let role = row[0].map(quoteIdentifier) else { return [] }
         var findings: [Finding] = []
-        func missing(_ what: String, _ why: String, _ mend: String) {
-            findings.append(Finding(.blocking, .rightsMissing, what: what, why: why, mend: [mend], table: name))
+        func missing(_ what: String, _ why: String, _ mend: [String]) {
+            findings.append(Finding(.blocking, .rightsMissing, what: what, why: why, mend: mend, table: name))
         }
-        if row[3] != "t" {
+        if row[2] != "t" {
             missing(
                 "the role may not use the schema of \(name)", "the table cannot be read",
-                "GRANT USAGE ON SCHEMA \(quoteIdentifier(name.schema ?? "public")) TO \(role)")
+                ["GRANT USAGE ON SCHEMA \(quoteIdentifier(name.schema ?? "public")) TO \(role)"])
         }
-        if row[4] != "t" {
-            missing("the role may not read the table \(name)", "it cannot be copied", "GRANT SELECT ON \(name.quoted) TO \(role)")
+        if row[3] != "t" {
+            missing("the role may not read the table \(name)", "it cannot be copied", ["GRANT SELECT ON \(name.quoted) TO \(role)"])
         }
         if row[1] != "t" {
             missing(
                 "the role does not own the table \(name)", "only its owner may add a table to a publication",
-                "GRANT \(quoteIdentifier(owner)) TO \(role)")
+                try Ownership.statements(oid, name, session))
         }
-        if row[5] == "t" {
+        if row[4] == "t" {
             missing(
                 "row-level security hides rows of the table \(name) from the role", "the copy would have holes",
-                "ALTER ROLE \(role) BYPASSRLS")
+                ["ALTER ROLE \(role) BYPASSRLS"])
         }
         return findings
     }

@@ -175,6 +175,33 @@ struct LoadAndRecordsTests {
         try await fixture.end()
     }
 
+    @Test("P35 keys that the target takes for one, computed columns that it does not compute, types and tables that it cannot have")
+    func differences() async throws {
+        let fixture = try await TargetFixture(
+            """
+            CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level1', deterministic = false);
+            CREATE TABLE collated (id text COLLATE loose PRIMARY KEY, v text); CREATE TABLE computed (id text PRIMARY KEY, v text);
+            CREATE VIEW viewed AS SELECT 'a' AS id, 'b' AS v
+            """, tables: ["collated", "computed", "viewed", "typed"])
+        let sources = ["collated", "computed", "viewed", "typed"].map { name in
+            var table = TableSchema(
+                engine: .postgresql, name: TargetFixture.name(name),
+                columns: [ColumnSchema(name: "id", typeName: "text", type: .text, isNotNull: true), ColumnSchema(name: "v", typeName: "text", type: .text)],
+                primaryKey: ["id"])
+            if name == "computed" { table.columns[1].generation = .stored("upper(id)") }
+            if name == "typed" { table.columns[1].typeName = "public.nowhere" }
+            return table
+        }
+        let findings = try await fixture.target.preflight(fixture.link, sources: sources)
+        func found(_ table: String, _ what: String) -> Finding? { findings.first { $0.table?.name == table && $0.what.contains(what) } }
+        #expect(found("collated", "the collation public.loose, which is not deterministic")?.severity == .warning)
+        #expect(found("computed", "is computed on the source")?.mend.first?.hasSuffix("ADD COLUMN \"v\" text GENERATED ALWAYS AS (upper(id)) STORED") == true)
+        #expect(found("viewed", "is no table on the target")?.severity == .blocking)
+        #expect(found("typed", "the target has no type public.nowhere")?.severity == .blocking)
+        #expect(findings.allSatisfy { !$0.mend.isEmpty && !$0.why.isEmpty })
+        try await fixture.end()
+    }
+
     @Test("P35 a role without rights is told the exact GRANTs, and with them it can run")
     func rights() async throws {
         let owner = try await TargetFixture("CREATE TABLE t (id int PRIMARY KEY, v text)", tables: ["t"])

@@ -152,7 +152,7 @@ enum ReplicaSession {
 /// The statements that give the target's role what it needs.
 enum Rights {
     static func role(_ connection: PostgresConnection) -> String {
-        (try? connection.rows("SELECT quote_ident(current_user)").first?.first).flatMap { $0 } ?? "CURRENT_USER"
+        (try? connection.rows("SELECT current_user").first?.first).flatMap { $0 }.map(quoteIdentifier) ?? "CURRENT_USER"
     }
 
     static func replicaRole(_ connection: PostgresConnection) -> [String] {
@@ -167,9 +167,15 @@ enum Rights {
         "pg_replication_origin_session_setup(text)",
     ]
 
+    /// Those that are lacking; every role may read the origins' names, unless that was taken away.
     static func origins(_ connection: PostgresConnection) -> [String] {
         let role = role(connection)
-        return originFunctions.map { "GRANT EXECUTE ON FUNCTION pg_catalog.\($0) TO \(role)" }
-            + ["GRANT SELECT ON pg_catalog.pg_replication_origin TO \(role)"]
+        let lacking = try? connection.rows(
+            """
+            SELECT 'EXECUTE ON FUNCTION pg_catalog.' || f FROM unnest($1::text[]) WITH ORDINALITY AS w(f, i)
+            WHERE NOT has_function_privilege('pg_catalog.' || f, 'EXECUTE')
+            UNION ALL SELECT 'SELECT ON pg_catalog.pg_replication_origin' WHERE NOT has_table_privilege('pg_catalog.pg_replication_origin', 'SELECT')
+            """, [ArrayLiteral.make(originFunctions)])
+        return (lacking ?? []).compactMap { row in row.first.flatMap { $0 }.map { "GRANT \($0) TO \(role)" } }
     }
 }

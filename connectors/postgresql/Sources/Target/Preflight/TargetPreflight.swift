@@ -8,6 +8,7 @@ struct TargetPreflight {
 
     func findings() throws(BridgeError) -> [Finding] {
         var findings = try sessionFindings()
+        findings += try ServerFindings(session: connection, part: .target).findings()
         findings += try recordFindings()
         let state: LinkState?
         do throws(BridgeError) {
@@ -40,7 +41,7 @@ struct TargetPreflight {
                    pg_is_in_recovery(),
                    current_setting('max_replication_slots')::int,
                    (SELECT count(*) FROM pg_database WHERE datname = current_database() AND pg_encoding_to_char(encoding) <> 'UTF8'),
-                   quote_ident(current_database()),
+                   current_database(),
                    \(try replicaRoleCondition()),
                    \(originCondition())
             """, during: "looking at the target"
@@ -57,7 +58,7 @@ struct TargetPreflight {
             findings.append(
                 Finding(
                     .blocking, .rightsMissing, what: "the role may not create temporary tables",
-                    why: "changes are staged in temporary tables", mend: ["GRANT TEMPORARY ON DATABASE \(database) TO \(role)"]))
+                    why: "changes are staged in temporary tables", mend: ["GRANT TEMPORARY ON DATABASE \(quoteIdentifier(database)) TO \(role)"]))
         }
         if !isTrue(6) {
             findings.append(
@@ -108,7 +109,7 @@ struct TargetPreflight {
             SELECT to_regnamespace('_bridge') IS NOT NULL,
                    coalesce(has_schema_privilege(to_regnamespace('_bridge'), 'USAGE'), false),
                    coalesce(has_schema_privilege(to_regnamespace('_bridge'), 'CREATE'), false),
-                   has_database_privilege(current_database(), 'CREATE'), quote_ident(current_database()),
+                   has_database_privilege(current_database(), 'CREATE'), current_database(),
                    to_regclass('_bridge.link') IS NOT NULL
             """, during: "looking at the target"
         ).first ?? []
@@ -120,7 +121,7 @@ struct TargetPreflight {
             return [
                 Finding(
                     .blocking, .rightsMissing, what: "the role may not create the schema _bridge", why: why,
-                    mend: ["GRANT CREATE ON DATABASE \(row[4] ?? "") TO \(role)"])
+                    mend: ["GRANT CREATE ON DATABASE \(quoteIdentifier(row[4] ?? "")) TO \(role)"])
             ]
         }
         if row[1] != "t" || (row[5] != "t" && row[2] != "t") {
@@ -166,7 +167,7 @@ struct TargetPreflight {
                 Finding(
                     .blocking, .targetTableMissing, what: "the target table \(mapping.target) does not exist",
                     why: "rows need a place to go", mend: [missingTableMend(mapping)], table: mapping.target)
-            ]
+            ] + (try TargetTableFindings(connection: connection, link: link).missing(mapping.target, source))
         }
         var findings: [Finding] = []
         if let source { findings += shapeFindings(mapping, source, table) }
@@ -183,6 +184,7 @@ struct TargetPreflight {
             }
         }
         findings += filterFindings(mapping, table)
+        findings += try TargetTableFindings(connection: connection, link: link).findings(table, source, lacksRights: !rights.isEmpty)
         return findings + (try surroundings(table))
     }
 
@@ -271,18 +273,24 @@ struct TargetPreflight {
         let row = try connection.rows(
             """
             SELECT has_schema_privilege($2, 'USAGE'), (SELECT string_agg(r, ', ' ORDER BY i)
-              FROM unnest($3::text[]) WITH ORDINALITY AS w(r, i) WHERE NOT has_table_privilege($1::oid, r))
+              FROM unnest($3::text[]) WITH ORDINALITY AS w(r, i) WHERE NOT has_table_privilege($1::oid, r)),
+              has_schema_privilege(relowner, $2, 'USAGE') FROM pg_class WHERE oid = $1::oid
             """, ["\(table.oid)", schema, ArrayLiteral.make(rights)], during: "looking at the target"
         ).first ?? []
-        let role = Rights.role(connection)
+        guard row.count == 3 else { return [] }
+        // Ownership, which check and cutover take, brings all these rights, and most often the schema's.
+        let owner = row[1] == nil ? [] : try Ownership.statements(table.oid, table.name, connection)
+        let isMember = owner.contains { $0.hasPrefix("GRANT ") }
         var mend: [String] = []
-        if row.first != "t" { mend.append("GRANT USAGE ON SCHEMA \(quoteIdentifier(schema)) TO \(role)") }
-        if row.count > 1, let missing = row[1] { mend.append("GRANT \(missing) ON \(table.name.quoted) TO \(role)") }
+        if row[0] != "t", !(isMember && row[2] == "t") {
+            mend.append("GRANT USAGE ON SCHEMA \(quoteIdentifier(schema)) TO \(Rights.role(connection))")
+        }
+        mend += owner
         guard !mend.isEmpty else { return [] }
         return [
             Finding(
                 .blocking, .rightsMissing, what: "the role lacks rights on the target table \(table.name)",
-                why: "the link loads, changes and empties it", mend: mend, table: table.name)
+                why: "the link loads, changes and empties it, and only its owner can watch and fence it", mend: mend, table: table.name)
         ]
     }
 

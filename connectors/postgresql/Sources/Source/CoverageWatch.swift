@@ -1,0 +1,196 @@
+import BridgeCore
+
+/// Looks now and then, while a capture runs, whether everything that happens to the link's tables still comes through its
+/// stream (requirements P5, P10). The stream itself would not tell: a table that is dropped and made anew is another one,
+/// which the publication does not have, and a partition comes and goes with its rows.
+///
+/// It has a session and a thread of its own, so it never holds up the stream. What it cannot read now it reads next time.
+actor CoverageWatch {
+    /// What the watch reports; all other errors are the look's own.
+    private static let findings: Set<ErrorCode> = [.captureBroken, .tableMissing, .schemaChanged]
+
+    private nonisolated let executor = ThreadExecutor(name: "pg-coverage")
+    nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
+    private nonisolated let connectionString: ConnectionString
+    private nonisolated let link: LinkDescription
+    private nonisolated let names: CaptureNames
+    private nonisolated let origin: CaptureOrigin
+    private nonisolated let tables: [CapturedTable]
+    private nonisolated let signals: CaptureSignals
+    private nonisolated let interval: Duration
+    private var session: PostgresConnection?
+    private var facts: CoverageFacts
+
+    /// - Parameters:
+    ///   - tables: the link's tables, which the publication covers.
+    ///   - facts: how they were when the stream began.
+    ///   - signals: where a finding is reported.
+    init(
+        _ connectionString: ConnectionString, link: LinkDescription, names: CaptureNames, origin: CaptureOrigin,
+        tables: [CapturedTable], facts: CoverageFacts, interval: Duration, signals: CaptureSignals
+    ) {
+        self.connectionString = connectionString
+        self.link = link
+        self.names = names
+        self.origin = origin
+        self.tables = tables
+        self.facts = facts
+        self.signals = signals
+        self.interval = interval
+    }
+
+    /// Looks again and again until it is cancelled or has found something.
+    func run() async {
+        while !Task.isCancelled {
+            try? await Task.sleep(for: interval)
+            guard !Task.isCancelled else { break }
+            do throws(BridgeError) { try look() } catch {
+                guard Self.findings.contains(error.code) else { continue }
+                signals.fail(error)
+                break
+            }
+        }
+        session = nil
+    }
+
+    private func look() throws(BridgeError) {
+        let session = try connected()
+        try CaptureVerification(session: session, names: names, origin: origin).checkPublication(tables)
+        let now = try CoverageFacts.read(tables, session)
+        if let obstacle = facts.obstacle(now) { throw obstacle }
+        facts = now
+    }
+
+    private func connected() throws(BridgeError) -> PostgresConnection {
+        if let session, !session.isBroken { return session }
+        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
+        try session.execute("SET statement_timeout = '10s'; SET lock_timeout = '500ms'")
+        self.session = session
+        return session
+    }
+}
+
+/// How the captured tables stand in the catalog, as far as the stream depends on it without showing it.
+struct CoverageFacts: Sendable {
+    struct Table: Sendable {
+        /// What it is called in the configuration.
+        var configured: TableName
+        /// What it is called now; nil if it is gone.
+        var name: TableName?
+        /// Columns' numbers by their names: one that is dropped and added again has another.
+        var columns: [String: Int] = [:]
+        /// Partitions at every level, by OID.
+        var partitions: [UInt32: Partition] = [:]
+    }
+
+    struct Partition: Sendable {
+        var name: TableName
+        /// It was there before it became a partition, and so its rows may be older.
+        var wasAttached: Bool
+        /// The file of one that holds rows itself.
+        var file: String?
+        /// TRUNCATE has made the file: other rewrites keep the estimate of the rows.
+        var isEmptied: Bool
+    }
+
+    private(set) var tables: [UInt32: Table] = [:]
+
+    static func read(_ captured: [CapturedTable], _ session: PostgresConnection) throws(BridgeError) -> CoverageFacts {
+        let action = "looking at the captured tables"
+        let oids = ArrayLiteral.make(captured.map(\.oid))
+        var facts = CoverageFacts()
+        for table in captured { facts.tables[table.oid] = Table(configured: table.schema.name) }
+        let columns = try session.rows(
+            """
+            SELECT c.oid, n.nspname, c.relname, a.attname, a.attnum
+            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+            WHERE c.oid = ANY ($1::oid[])
+            """, [oids], during: action)
+        for row in columns {
+            guard let oid = row[0].flatMap({ UInt32($0) }), let schema = row[1], let name = row[2], let column = row[3],
+                let number = row[4].flatMap({ Int($0) })
+            else { continue }
+            facts.tables[oid]?.name = TableName(schema: schema, name: name)
+            facts.tables[oid]?.columns[column] = number
+        }
+        // Without pg_partition_tree(), which would wait for DDL. A system column's row is written once, with the table.
+        let partitions = try session.rows(
+            """
+            WITH RECURSIVE tree(root, oid, attached) AS (
+              SELECT c.oid, c.oid, false FROM pg_class c WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'p'
+              UNION ALL
+              SELECT t.root, i.inhrelid, i.xmin <> y.xmin
+              FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+              JOIN pg_attribute y ON y.attrelid = c.oid AND y.attnum = -1)
+            SELECT t.root, t.oid, n.nspname, c.relname, t.attached, nullif(c.relfilenode, 0), c.relpages = 0 AND c.reltuples < 0
+            FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.oid <> t.root
+            """, [oids], during: action)
+        for row in partitions {
+            guard let root = row[0].flatMap({ UInt32($0) }), let oid = row[1].flatMap({ UInt32($0) }), let schema = row[2],
+                let name = row[3]
+            else { continue }
+            facts.tables[root]?.partitions[oid] = Partition(
+                name: TableName(schema: schema, name: name), wasAttached: row[4] == "t", file: row[5], isEmptied: row[6] == "t")
+        }
+        return facts
+    }
+
+    /// What has happened since that the stream does not tell; nil if nothing has.
+    func obstacle(_ now: CoverageFacts) -> BridgeError? {
+        for (oid, before) in tables {
+            guard let after = now.tables[oid] else { continue }
+            if let name = after.name, name != before.configured { return Self.renamed(before.configured, name) }
+            if let column = before.columns.first(where: { name, number in after.columns[name].map { $0 != number } ?? false }) {
+                // Names that were swapped or handed on come with the stream; only a new column under an old name does not.
+                let isNew = !before.columns.values.contains(after.columns[column.key] ?? 0)
+                if isNew { return Self.unseen("a column was made anew on the source, and what it holds in older rows is not in the stream", before, column.key) }
+            }
+            if let gone = before.partitions.first(where: { after.partitions[$0.key] == nil }) {
+                return Self.unseen(
+                    "a partition was detached or dropped on the source, and its rows left without a change in the stream",
+                    before, nil, gone.value.name)
+            }
+            if let new = after.partitions.first(where: { before.partitions[$0.key] == nil && $0.value.wasAttached }) {
+                return Self.unseen(
+                    "a table was attached as a partition on the source, and the rows that it brought are not in the stream", before,
+                    nil, new.value.name)
+            }
+            if let name = Self.emptiedAlone(before, after) {
+                return Self.unseen(
+                    "a partition was truncated by itself on the source, which is not in the stream", before, nil, name)
+            }
+        }
+        return nil
+    }
+
+    /// A partition that was truncated without its root. The server streams a TRUNCATE of the root, which empties all of
+    /// them; with a single one the two cannot be told apart, and a stop that was not needed does no harm.
+    private static func emptiedAlone(_ before: Table, _ after: Table) -> TableName? {
+        let leaves = before.partitions.filter { $0.value.file != nil }
+        let emptied = leaves.filter { oid, partition in
+            after.partitions[oid].map { $0.isEmptied && $0.file != partition.file } ?? false
+        }
+        return emptied.count < leaves.count || leaves.count == 1 ? emptied.values.first?.name : nil
+    }
+
+    /// A captured table that is no longer called what the configuration calls it.
+    static func renamed(_ configured: TableName, _ name: TableName) -> BridgeError {
+        let back =
+            name.schema == configured.schema
+            ? "RENAME TO \(quoteIdentifier(configured.name))" : "SET SCHEMA \(quoteIdentifier(configured.schema ?? "public"))"
+        return BridgeError(
+            .tableMissing, "the table was renamed on the source",
+            context: [.init(.table, configured.description), .init(.detail, "now \(name)")],
+            hint: "ALTER TABLE \(name.quoted) \(back), then run the command again: nothing is lost meanwhile")
+    }
+
+    private static func unseen(_ message: String, _ table: Table, _ column: String?, _ partition: TableName? = nil) -> BridgeError {
+        var context = [ErrorContext(.table, table.configured.description)]
+        if let column { context.append(.init(.column, column)) }
+        if let partition { context.append(.init(.detail, "partition \(partition)")) }
+        return BridgeError(
+            .schemaChanged, message, context: context,
+            hint: "run the command again to go on; bridge check --repair then brings the target's older rows in line")
+    }
+}
