@@ -69,7 +69,7 @@ enum TypeMatrix {
         Entry(type: "varchar", values: nasty),
         Entry(type: "varchar(7)", values: ["''", "'äöüß'", "'  x  '"]),
         Entry(type: "char(5)", values: ["''", "'a'", "'  b'", "'ä'", "'NULL'"]),
-        Entry(type: "\"char\"", values: ["''", "'a'", "'\\'", "E'\\t'"]),
+        Entry(type: "\"char\"", values: ["''", "'a'", "'\\'", "E'\\t'", "'é'"]),
         Entry(type: "name", values: ["''", "'x'", "repeat('n', 63)", "'with \"quotes\"'"]),
         Entry(type: "\"Other types\".citext", values: ["''", "'Mixed'", "'x'"], same: ("'Mixed'", "'mIXED'")),
         Entry(type: "text", values: ["''", "'Mixed'", "'x'"], same: ("'Mixed'", "'mIXED'"), collation: "public.loose"),
