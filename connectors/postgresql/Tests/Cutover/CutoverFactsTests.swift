@@ -68,14 +68,14 @@ struct CutoverFactsTests {
         try await fixture.sql("CREATE ROLE \(role) LOGIN; CREATE ROLE \(owner); ALTER TABLE mine OWNER TO \(role); ALTER TABLE t OWNER TO \(owner); GRANT SELECT ON t TO \(role)")
         let session = try await PostgresTarget(connectionString: fixture.cluster.uri(database, user: role)).openCutover(migration: fixture.migration)
         let facts = try await session.facts(of: fixture.tables)
-        #expect(facts.unfenceable[fixture.tables[0]] == "the role does not own public.t, and only an owner can fence it; GRANT \(owner) TO \(role)")
-        #expect(facts.unfenceable[fixture.tables[1]] == "the role may not make the fence's function in the schema _bridge; GRANT CREATE ON DATABASE \(database) TO \(role)")
+        #expect(facts.unfenceable[fixture.tables[0]] == "the role does not own public.t, and only an owner can fence it; GRANT \(owner) TO \"\(role)\"")
+        #expect(facts.unfenceable[fixture.tables[1]] == "the role may not make the fence's function in the schema _bridge; GRANT CREATE ON DATABASE \(database) TO \"\(role)\"")
         let first = try await failure { try await session.raise(fixture.fence(), patience: .zero) }
-        #expect(first.code == .rightsMissing && first.hint == "GRANT \(owner) TO \(role)", "\(first)")
+        #expect(first.code == .rightsMissing && first.hint == "GRANT \(owner) TO \"\(role)\"", "\(first)")
         try await fixture.sql(first.hint)
         for _ in 0..<2 {
             let second = try await failure { try await session.raise(fixture.fence(), patience: .zero) }
-            #expect(second.code == .rightsMissing && second.hint == "GRANT CREATE ON DATABASE \(database) TO \(role)", "\(second)")
+            #expect(second.code == .rightsMissing && second.hint == "GRANT CREATE ON DATABASE \(database) TO \"\(role)\"", "\(second)")
         }
         try await fixture.sql("GRANT CREATE ON DATABASE \(database) TO \(role)")
         try await session.raise(fixture.fence(), patience: .seconds(30))
@@ -91,7 +91,7 @@ struct CutoverFactsTests {
         let other = try fixture.application()
         try other.execute("BEGIN; SELECT 1")
         let hidden = try await failure { try await session.facts(of: fixture.tables) }
-        #expect(hidden.code == .rightsMissing && hidden.hint == "GRANT pg_read_all_stats TO \(role)", "\(hidden)")
+        #expect(hidden.code == .rightsMissing && hidden.hint == "GRANT pg_read_all_stats TO \"\(role)\"", "\(hidden)")
         try await fixture.sql(hidden.hint)
         #expect(try await session.facts(of: fixture.tables).oldestTransactionProcess == "\(other.backendProcess)")
         try other.execute("COMMIT")
@@ -102,7 +102,7 @@ struct CutoverFactsTests {
         try await fixture.sql("REVOKE CREATE ON DATABASE \(database) FROM \(role)")
         try await fixture.session.takeLease(owner: "o", lasting: .seconds(60))
         let again = try await PostgresTarget(connectionString: fixture.cluster.uri(database, user: role)).openCutover(migration: "else")
-        #expect(try await again.facts(of: fixture.tables).unfenceable[fixture.tables[0]]?.contains("GRANT USAGE, CREATE ON SCHEMA _bridge TO \(role)") == true)
+        #expect(try await again.facts(of: fixture.tables).unfenceable[fixture.tables[0]]?.contains("GRANT USAGE, CREATE ON SCHEMA _bridge TO \"\(role)\"") == true)
         await again.close()
         try await fixture.end()
         try await fixture.sql("REASSIGN OWNED BY \(role), \(owner) TO postgres; DROP OWNED BY \(role), \(owner); DROP ROLE \(role), \(owner)")
