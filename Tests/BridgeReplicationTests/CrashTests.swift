@@ -19,7 +19,7 @@ struct CrashTests {
     /// Failpoints at which some pair was really killed; a failpoint that nothing passes tests nothing.
     private static let killed = Mutex<Set<String>>([])
     /// Failpoints that `bridge run` does not pass; see ``ReverseTests``.
-    private static let elsewhere = Set(Failpoint.ofReversePreparation.map(\.name))
+    private static let elsewhere = Set((Failpoint.ofReversePreparation + Failpoint.ofConflicts).map(\.name))
 
     @Test("R1 P1 P24 killed at every failpoint, the target is equal at the end", arguments: Pair.all)
     func killedAtEveryFailpoint(_ pair: Pair) async throws {

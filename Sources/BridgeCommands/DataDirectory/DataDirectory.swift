@@ -1,5 +1,6 @@
 import BridgeConsistency
 package import BridgeCore
+import BridgeReplication
 import Foundation
 
 /// The layout of a migration's data directory.
@@ -8,6 +9,7 @@ import Foundation
 /// - `status.json`, `reverse/status.json`: what the last `run` wrote about each direction's link.
 /// - `checks/`: the reports of the last checks.
 /// - `forward/journal/`, `reverse/journal/`: the journal of each direction's link.
+/// - `forward/conflicts/`, `reverse/conflicts/`: changes that could not be applied; see ``ConflictFiles``.
 /// - `forward/served.json`, `reverse/served.json`: how far the application's own writes to that link's target go.
 /// - `forward/check/`, `reverse/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
@@ -26,6 +28,9 @@ package struct DataDirectory: Hashable, Sendable {
     package func linkDirectory(_ direction: LinkDescription.Direction) -> String { "\(path)/\(direction.rawValue)" }
     package func journalDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/journal"
+    }
+    package func conflictDirectory(_ direction: LinkDescription.Direction) -> String {
+        "\(linkDirectory(direction))/conflicts"
     }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"

@@ -36,7 +36,8 @@ struct Migration: Sendable {
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
             batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
-            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin)
+            journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin,
+            onConflict: replication.onConflict, conflicts: ConflictFiles(directory: directory.conflictDirectory(direction)))
     }
 
     /// The direction's link with the tables' full names, and the tables as its source describes them.

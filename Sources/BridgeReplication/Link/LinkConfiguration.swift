@@ -21,11 +21,16 @@ package struct LinkConfiguration: Sendable {
     /// Whether a link that the target knows nothing of is begun, with a copy of all tables. Where one that was known goes
     /// on, the records that name it were lost, and a copy would hide that.
     package var mayBegin: Bool
+    /// What is done with a change that the target's data contradicts.
+    package var onConflict: ConflictPolicy
+    /// Where changes that cannot be applied are told of, and where it is said what becomes of them; nil for nowhere.
+    package var conflicts: ConflictFiles?
 
     package init(
         link: LinkDescription, journalDirectory: String, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
-        patience: Duration? = nil, mayBegin: Bool = true
+        patience: Duration? = nil, mayBegin: Bool = true, onConflict: ConflictPolicy = .stop,
+        conflicts: ConflictFiles? = nil
     ) {
         self.link = link
         self.journalDirectory = journalDirectory
@@ -36,5 +41,7 @@ package struct LinkConfiguration: Sendable {
         self.segmentBytes = segmentBytes
         self.patience = patience
         self.mayBegin = mayBegin
+        self.onConflict = onConflict
+        self.conflicts = conflicts
     }
 }
