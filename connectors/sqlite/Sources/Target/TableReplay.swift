@@ -132,7 +132,8 @@ final class TableReplay {
         }
         guard let image = change.new else { throw conflict }
         let buffer = RecordBuffer()
-        guard let row = try whole(image, change, buffer) else { throw conflict }
+        // A row that only moves keeps what the change does not tell.
+        guard let row = try filled(image, change, buffer, isWhole: kind != .keyTaken) else { throw conflict }
         // Rows that are not the link's are nobody's business here, whatever key they have.
         if hasKey, plan.filter != nil, try exists(key: row), try !exists(key: row, isFiltered: true) { throw conflict }
         switch kind {
@@ -147,9 +148,10 @@ final class TableReplay {
         withExtendedLifetime(buffer) {}
     }
 
-    /// The new row with what the source left out taken from the old one; nil if it is not told there either.
-    private func whole(
-        _ image: RowImage, _ change: RowChange, _ buffer: RecordBuffer
+    /// The new row with what the source left out taken from the old one; nil if a value that must be there is not told there
+    /// either.
+    private func filled(
+        _ image: RowImage, _ change: RowChange, _ buffer: RecordBuffer, isWhole: Bool
     ) throws(BridgeError) -> RowImage? {
         buffer.reserve(image.bytes.count + (change.old?.bytes.count ?? 0))
         buffer.beginRowImage(columns: image.columnCount)
@@ -162,7 +164,7 @@ final class TableReplay {
             let isCarried = index < plan.columns.count && plan.columns[index].parameter > 0
             index += 1
             if cell.tag == .unchanged, let stored, change.oldKind == .full || isKey { cell = stored }
-            if isCarried, cell.tag == .unchanged || cell.tag == .absent { return nil }
+            if isWhole || isKey, isCarried, cell.tag == .unchanged || cell.tag == .absent { return nil }
             if cell.tag.hasBytes { buffer.appendCell(cell.tag, cell.bytes) } else { buffer.appendCell(cell.tag) }
         }
         var reader = ByteReader(buffer.bytes)
