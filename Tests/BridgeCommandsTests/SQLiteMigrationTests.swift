@@ -132,7 +132,6 @@ struct SQLiteMigrationTests {
             (["run"], "tables: [New, log]", 78, "bridge preflight prints each"),
             (["run"], "tables: [users]", 78, "bridge schema apply"),
             (["run"], "tables: [{from: users, columns: [id, mail]}]", 78, "write 'email' in 'columns'"),
-            (["run"], "tables: [users]\nreplication: { on_conflict: skip }", 78, "on_conflict: stop"),
             (["schema", "show"], "tables: [nothing]", 78, "under services"),
         ])
     func refused(_ arguments: [String], _ tables: String, _ status: Int32, _ hint: String) async throws {

@@ -103,12 +103,41 @@ extension BatchBuilder {
 }
 
 private func builder(
-    bound: Int = 1 << 20, applied: UInt64 = 0, copied: [String: UInt64] = [:], relations: [Relation] = []
+    bound: Int = 1 << 20, applied: UInt64 = 0, copied: [String: UInt64] = [:], relations: [Relation] = [],
+    passedOver: [PassedChange] = []
 ) -> BatchBuilder {
     BatchBuilder(
         bound: bound, applied: Position(commit: applied),
         copied: Dictionary(uniqueKeysWithValues: copied.map { (TableName(name: $0), Position(commit: $1)) }),
-        relations: Dictionary(uniqueKeysWithValues: relations.map { ($0.id, $0) }), output: RecordBuffer())
+        relations: Dictionary(uniqueKeysWithValues: relations.map { ($0.id, $0) }), passedOver: passedOver,
+        output: RecordBuffer())
+}
+
+private func passed(_ commit: UInt64, _ ordinal: UInt64, _ table: String = "users", change: String = "insert") -> PassedChange {
+    PassedChange(
+        source: table,
+        record: ConflictRecord(
+            position: Position(commit: commit, ordinal: ordinal), commitTime: Timestamp(microseconds: 1), table: table,
+            change: change, reason: "change_refused", outcome: .passedOver, key: "{}"))
+}
+
+/// Where the source counts a batch's changes.
+private func places(_ batch: ChangeBatch?) throws -> [String] {
+    guard let batch else { return [] }
+    var locator = ChangeLocator(batch.places)
+    var cursor = RecordCursor(batch.records.bytes)
+    var places: [String] = []
+    while let record = try cursor.next() {
+        switch record.kind {
+        case .insert, .truncate:
+            let place = locator.change(at: record.offset, in: batch.records.bytes).position
+            #expect(locator.change(at: cursor.offset - 1, in: batch.records.bytes).position == place)
+            #expect(batch.places.opening != nil || record.offset > 0)
+            places.append("\(place.commit).\(place.ordinal)")
+        default: break
+        }
+    }
+    return places
 }
 
 @Suite("Batch builder")
@@ -417,4 +446,93 @@ struct BatchBuilderTests {
     }
 }
 
-private struct Unexpected: Error {}
+private struct Unexpected: Error {
+}
+
+@Suite("Batch builder: changes that are passed over")
+struct PassedChangeTests {
+    private let users = Script.relation(1, "users")
+    private let orders = Script.relation(2, "orders")
+
+    @Test("P32 a change that is to be passed over is left out of its transaction and told with the batch that ends it")
+    func passesOver() throws {
+        let script = Script().relation(users).relation(orders)
+            .begin(10).insert(1, 1).insert(1, 2).insert(2, 3).truncate([1, 2]).insert(1, 4).commit(10)
+            .begin(20).insert(1, 5).commit(20)
+        let decisions = [passed(20, 0), passed(10, 1), passed(10, 3, change: "truncate"), passed(5, 0), passed(15, 0)]
+        var batches = builder(passedOver: decisions)
+        try batches.consume(script)
+        let batch = batches.takeBatch(replacement: RecordBuffer())
+        #expect(
+            try words(batch) == ["begin 10", "users=1", "orders=3", "users=4", "commit 10", "begin 20", "commit 20"])
+        #expect(batch?.leftOut.map(\.position) == [decisions[1], decisions[2], decisions[0]].map(\.record.position))
+        #expect(try places(batch) == ["10.0", "10.2", "10.4"])
+        #expect(batch?.rows == 3)
+    }
+
+    @Test("P32 changes are counted as the journal counts them, whatever is left out for the copy's sake")
+    func countsChanges() throws {
+        let script = Script().relation(users).relation(orders)
+            .begin(10).insert(1, 1).insert(1, 2).insert(2, 3).truncate([1]).truncate([1, 2]).insert(2, 4).commit(10)
+            .begin(60).insert(1, 5).insert(2, 6).commit(60)
+        var batches = builder(copied: ["users": 50])
+        try batches.consume(script)
+        #expect(try places(batches.takeBatch(replacement: RecordBuffer())) == ["10.2", "10.4", "10.5", "60.0", "60.1"])
+    }
+
+    @Test("P32 a change is passed over and counted in a transaction that is cut into parts")
+    func passesOverInParts() throws {
+        let relation = Script.relation(1, "users", columns: 40)
+        var script = Script().relation(relation).begin(10)
+        for row in 0..<12 { script = script.insert(1, Int64(row), columns: 40) }
+        script = script.commit(10).begin(20).insert(1, 99, columns: 40).commit(20)
+        for cut in 0..<12 {
+            var batches = builder(bound: 2_200, passedOver: [passed(10, UInt64(cut))])
+            var found: [String] = []
+            var leftOut: [Position] = []
+            var parts = 0
+            var offset = 0
+            func take() throws {
+                while let batch = batches.takeBatch(replacement: RecordBuffer()) {
+                    parts += batch.checkpoint == nil ? 1 : 0
+                    found += try places(batch)
+                    leftOut += batch.leftOut.map(\.position)
+                    #expect(batch.leftOut.count <= 1)
+                }
+            }
+            while offset < script.buffer.count {
+                let rest = UnsafeRawBufferPointer(rebasing: script.buffer.bytes[offset...])
+                offset += try batches.consume(rest).consumed
+                if batches.isFull { try take() }
+            }
+            try take()
+            #expect(parts >= 2)
+            #expect(leftOut == [Position(commit: 10, ordinal: UInt64(cut))])
+            #expect(found == (0..<12).filter { $0 != cut }.map { "10.\($0)" } + ["20.0"], "\(cut)")
+        }
+    }
+
+    @Test("P32 a transaction that a crash cut off and that comes again loses its change in both")
+    func passesOverAgain() throws {
+        let script = Script().relation(users).begin(5).insert(1, 9).commit(5)
+            .begin(10).insert(1, 1).insert(1, 2).abandon()
+            .begin(10).insert(1, 1).insert(1, 2).insert(1, 3).commit(10)
+        var batches = builder(passedOver: [passed(10, 1)])
+        try batches.consume(script)
+        let batch = batches.takeBatch(replacement: RecordBuffer())
+        #expect(try words(batch) == ["begin 5", "users=9", "commit 5", "begin 10", "users=1", "users=3", "commit 10"])
+        #expect(batch?.leftOut.count == 1)
+        #expect(try places(batch) == ["5.0", "10.0", "10.2"])
+    }
+
+    @Test("P32 another change in the place of one that is to be passed over is never left out")
+    func otherChange() throws {
+        for decision in [passed(10, 0, "orders"), passed(10, 0, change: "delete")] {
+            var batches = builder(passedOver: [decision])
+            let error = #expect(throws: BridgeError.self) {
+                try batches.consume(Script().relation(users).begin(10).insert(1, 1).commit(10))
+            }
+            #expect(error?.code == .journalForeign)
+        }
+    }
+}

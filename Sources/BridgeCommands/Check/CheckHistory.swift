@@ -1,5 +1,6 @@
 package import BridgeConsistency
 package import BridgeCore
+import BridgeReplication
 import Foundation
 
 /// The reports of the last checks, one file each, in the data directory. Everything blocks: callers are on a thread of

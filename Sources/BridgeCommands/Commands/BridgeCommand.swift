@@ -15,7 +15,8 @@ struct BridgeCommand: AsyncParsableCommand {
         version: ProductVersion.text,
         subcommands: [
             InitCommand.self, PreflightCommand.self, SchemaCommand.self, RunCommand.self, StatusCommand.self,
-            CheckCommand.self, CutoverCommand.self, JournalCommand.self, ConfigCommand.self, DemoCommand.self, DemoWriterCommand.self,
+            CheckCommand.self, CutoverCommand.self, ConflictsCommand.self, JournalCommand.self, ConfigCommand.self, DemoCommand.self,
+            DemoWriterCommand.self,
         ])
 
     @OptionGroup var global: GlobalOptions

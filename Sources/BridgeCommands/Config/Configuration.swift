@@ -12,9 +12,6 @@ package struct Configuration: Sendable {
     }
 
     package struct Replication: Hashable, Sendable {
-        /// What to do with a change that the target's data contradicts.
-        package enum ConflictPolicy: String, CaseIterable, Sendable { case stop, skip, overwrite }
-
         /// Upper bound of one batch in memory, in bytes.
         package var batchBytes = 8_000_000
         /// Tables, or parts of them, that are copied at a time.
@@ -25,6 +22,7 @@ package struct Configuration: Sendable {
         package var journalBudget: Int64 = 20_000_000_000
         /// How long a journal segment stays after the target has applied it.
         package var journalKeep: Duration = .seconds(24 * 3600)
+        /// What to do with a change that the target's data contradicts.
         package var onConflict = ConflictPolicy.stop
         /// Bytes of log that the source may keep for the migration's replication slot.
         package var slotRetainedLimit: Int64 = 50_000_000_000

@@ -121,8 +121,8 @@ struct ConfigurationParser {
         }
         if let value = keys["on_conflict"] {
             let word = try value.text(substitution)
-            let known = Configuration.Replication.ConflictPolicy.allCases.map(\.rawValue)
-            guard let policy = Configuration.Replication.ConflictPolicy(rawValue: word) else {
+            let known = ConflictPolicy.allCases.map(\.rawValue)
+            guard let policy = ConflictPolicy(rawValue: word) else {
                 throw value.invalid(
                     "must be one of \(known.joined(separator: ", "))",
                     hint: nearestName(to: word, in: known).map { "write on_conflict: \($0)" })

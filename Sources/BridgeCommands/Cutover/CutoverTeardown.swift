@@ -1,4 +1,5 @@
 import BridgeCore
+import BridgeReplication
 import BridgeCutover
 import Foundation
 

@@ -1,4 +1,5 @@
 package import BridgeCore
+import BridgeReplication
 
 /// The routes as a file, for applications that rather watch one than ask a database. It is replaced as a whole.
 package struct RoutingFile: Sendable {

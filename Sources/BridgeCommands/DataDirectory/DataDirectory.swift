@@ -1,5 +1,6 @@
 import BridgeConsistency
 package import BridgeCore
+import BridgeReplication
 import Foundation
 
 /// The layout of a migration's data directory.
@@ -10,6 +11,7 @@ import Foundation
 /// - `forward/journal/`, `reverse/journal/`: the journal of each direction's link.
 /// - `forward/slot-dropped`: that the link's replication slot was given up at its limit.
 /// - `forward/capture/`, `reverse/capture/`: transactions of the source that are still running, while `run` captures.
+/// - `forward/conflicts/`, `reverse/conflicts/`: changes that could not be applied; see ``ConflictFiles``.
 /// - `forward/served.json`, `reverse/served.json`: how far the application's own writes to that link's target go.
 /// - `forward/check/`, `reverse/check/`: what lets a check go on where the last one stopped.
 package struct DataDirectory: Hashable, Sendable {
@@ -33,6 +35,9 @@ package struct DataDirectory: Hashable, Sendable {
     package func slotFile(_ direction: LinkDescription.Direction) -> String { "\(linkDirectory(direction))/slot-dropped" }
     package func captureDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/capture"
+    }
+    package func conflictDirectory(_ direction: LinkDescription.Direction) -> String {
+        "\(linkDirectory(direction))/conflicts"
     }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"

@@ -157,7 +157,15 @@ final class LinkSupervisor: Sendable {
         RunReport.noteFailure(
             direction, migration: configuration.migration, error: error,
             retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)), in: directory)
-        later(pause, .due(direction))
+        let conflicts = ConflictFiles(directory: directory.conflictDirectory(direction))
+        guard error.isOfChange, conflicts.hasStop else { return later(pause, .due(direction)) }
+        // Whoever says what is to become of the change need not wait for the pause to end.
+        let post = post
+        Task {
+            let end = ContinuousClock.now + pause
+            while conflicts.hasStop, ContinuousClock.now < end { try? await Task.sleep(for: .milliseconds(100)) }
+            post.yield(.due(direction))
+        }
     }
 
     /// One run of a link, over connections of its own.

@@ -5,13 +5,6 @@ import Foundation
 enum ConfigurationChecks {
     static func findings(_ configuration: Configuration, sources: [TableSchema]) -> [Finding] {
         var findings = columns(configuration, sources: sources)
-        if configuration.replication.onConflict != .stop {
-            findings.append(
-                Finding(
-                    .blocking, .configurationInvalid,
-                    what: "replication.on_conflict is \(configuration.replication.onConflict.rawValue)",
-                    why: "this version can only stop at a conflict", mend: ["write on_conflict: stop"]))
-        }
         if configuration.replication.applyJobs > 1 {
             findings.append(
                 Finding(

@@ -24,6 +24,10 @@ struct LinkStatus: Sendable {
     var slotDropped: String?
     /// Where it would be written down.
     private var slotFile: String?
+    /// The change that the link stands at; nil if it stands at none.
+    var stop: ConflictStop?
+    /// How many changes the target records as not applied like the source made them; nil while unknown.
+    var conflicts: Int64?
     /// How the link's source writes positions.
     var describe: @Sendable (Position) -> String
 
@@ -42,6 +46,10 @@ struct LinkStatus: Sendable {
             runState = report.currentState(lockHolder: holder)
             hasProcess = report.state != .stopped && holder == report.process
         }
+        do throws(BridgeError) {
+            stop = try await ConflictFiles(directory: directory.conflictDirectory(link.direction)).stop()
+        } catch { journalError = error }
+        if let stop, stop.binding.link != link.name { self.stop = nil }
         let journal = directory.journalDirectory(link.direction)
         guard FileManager.default.fileExists(atPath: journal) else { return }
         do throws(BridgeError) {
@@ -49,6 +57,13 @@ struct LinkStatus: Sendable {
             journalBytes = segments.reduce(0) { $0 + Int64(clamping: $1.bytes) }
             journalSegments = segments.count
         } catch { journalError = error }
+    }
+
+    /// Asks whoever holds the link's records. A stop of another capture's is none.
+    mutating func askHolder(_ target: any TargetConnector) async throws(BridgeError) {
+        state = try await target.linkState(link)
+        if let stop, let origin = state?.origin, stop.binding != LinkBinding(link, origin) { self.stop = nil }
+        if state != nil { conflicts = try await target.conflictHistory(link, limit: 0).total }
     }
 
     mutating func askSource(_ source: any SourceConnector) async throws(BridgeError) {

@@ -45,7 +45,8 @@ struct Migration: Sendable {
             link: link.description, journalDirectory: directory.journalDirectory(direction),
             captureDirectory: directory.captureDirectory(direction), batchBytes: replication.batchBytes,
             copyJobs: replication.copyJobs, journalBudget: replication.journalBudget,
-            journalKeep: replication.journalKeep, mayBegin: mayBegin, slotLimit: limit)
+            journalKeep: replication.journalKeep, mayBegin: mayBegin, slotLimit: limit,
+            onConflict: replication.onConflict, conflicts: ConflictFiles(directory: directory.conflictDirectory(direction)))
     }
 
     /// The direction's link with the tables' full names, and the tables as its source describes them.

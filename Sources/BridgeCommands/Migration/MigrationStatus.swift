@@ -76,7 +76,7 @@ struct MigrationStatus: Sendable {
         do throws(BridgeError) {
             try await migration.target.connect()
             try await migration.resolveTarget(&forward.link)
-            forward.state = try await migration.target.linkState(forward.link)
+            try await forward.askHolder(migration.target)
         } catch {
             target.error = error
             forward.isHolderAway = true
@@ -97,7 +97,7 @@ struct MigrationStatus: Sendable {
             guard source.error == nil else { throw BridgeError(.serverUnreachable, "the source was not asked") }
             try await migration.target.connect()
             guard try await migration.target.linkOrigin(link.link) != nil else { return }
-            link.state = try await migration.target.linkState(link.link)
+            try await link.askHolder(migration.target)
         } catch {
             if source.error == nil { source.error = error }
             link.isHolderAway = true
@@ -151,6 +151,16 @@ struct MigrationStatus: Sendable {
         return LinkState.Phase.preparing.rawValue
     }
 
+    /// Nil while it is not known what the targets record, or nothing has begun.
+    var conflicts: JSONValue {
+        let counts = links.map(\.conflicts)
+        guard forward.state != nil, !counts.contains(nil) else { return nil }
+        return [
+            "open": .integer(Int64(links.count { $0.stop != nil })),
+            "recorded": .integer(counts.reduce(0) { $0 + ($1 ?? 0) }),
+        ]
+    }
+
     /// Where each service is, by the ledger.
     var servicePhases: [String: ServicePhase] {
         guard let ledger, forward.state?.phase == .syncing else { return [:] }
@@ -188,6 +198,7 @@ struct MigrationStatus: Sendable {
         if let error = target.error { return ["target: \(error.hint)"] }
         if let error = links.compactMap(\.journalError).first { return [error.hint] }
         if ended != nil { return [] }
+        if links.contains(where: { $0.stop != nil }) { return ["bridge conflicts list"] }
         if let cutoverError { return [cutoverError.hint] }
         if ledger?.attempt != nil { return ["bridge cutover resume"] + links.compactMap(\.slotStep) }
         if let dropped = links.first(where: { $0.slotDropped != nil || $0.health?.retention?.state == "lost" })?.slotStep {

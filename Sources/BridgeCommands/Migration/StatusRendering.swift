@@ -30,7 +30,7 @@ extension MigrationStatus {
                 }),
             "unfinished_attempt": JSONValue(ledger?.attempt?.goal.rawValue),
             "gates": .array((cutover?.gates ?? []).map { CutoverReport.json($0) }),
-            "conflicts": nil,
+            "conflicts": conflicts,
             "drift": .array((cutover?.standing.drift ?? []).map(JSONValue.string)),
             "cutover_error": JSONValue(cutoverError.map(ErrorRenderer.headline)),
             "next_steps": .array(nextSteps.map(JSONValue.string)),
@@ -121,6 +121,8 @@ extension LinkStatus {
             "slot_safe_bytes": JSONValue(health?.retention?.safeBytes),
             "trouble": JSONValue(running?.trouble ?? running?.slotWarning),
             "error": JSONValue(runState == .failed ? report?.error : nil),
+            "stopped_at": stop.map { ["position": .string($0.position.storedForm), "table": .string($0.table), "reason": .string($0.reason)] } ?? .null,
+            "conflicts_recorded": JSONValue(conflicts),
             "retried_at": JSONValue(
                 runState == .failed && hasProcess ? report?.retryAt.map { Timestamp(microseconds: $0).rfc3339 } : nil),
         ]
@@ -159,6 +161,13 @@ extension LinkStatus {
         if let warning = report?.slotWarning, isRunning { lines.append(style.yellow("  \(name)\(warning)")) }
         if let failure { lines.append(style.red("  \(name)\(failure)")) }
         if let slotDropped { lines.append(style.red("  \(name)\(slotDropped)")) }
+        if let stop {
+            lines.append(
+                style.red("  \(name)stands at a change that cannot be applied: \(Printable.text(stop.table)), \(stop.position.storedForm), \(stop.reason)"))
+        }
+        if let conflicts, conflicts > 0 {
+            lines.append(style.yellow("  \(name)\(Numbers.grouped(conflicts)) change\(conflicts == 1 ? "" : "s") not applied as the source made \(conflicts == 1 ? "it" : "them")"))
+        }
         if let journalError { lines.append(style.red("  \(name)journal: \(ErrorRenderer.headline(journalError))")) }
         var parts: [String] = []
         if let bytes = journalBytes, let segments = journalSegments {

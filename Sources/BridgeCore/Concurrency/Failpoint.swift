@@ -22,7 +22,11 @@ package struct Failpoint: Sendable {
         .copyTableBeforeCommit, .copyTableAfterCommit, .copyFinished, .applyBegin, .applyPart, .applyBeforeCommit,
         .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted, .captureSpill,
         .captureReadBack, .captureReadBackPart,
+        .stopRecorded, .deadLetterWritten, .skipDecided,
     ]
+
+    /// Those that are passed only where a change cannot be applied.
+    package static let ofConflicts: [Failpoint] = [.stopRecorded, .deadLetterWritten, .skipDecided]
 
     /// Those that only the making of the way back passes.
     package static let ofReversePreparation: [Failpoint] = [.reverseJournaled, .reverseAdopted]
@@ -69,6 +73,13 @@ package struct Failpoint: Sendable {
     package static let reverseJournaled = Failpoint("reverse.journaled")
     /// The way back is a link.
     package static let reverseAdopted = Failpoint("reverse.adopted")
+
+    /// The change that the link stops at is recorded.
+    package static let stopRecorded = Failpoint("conflict.stop-recorded")
+    /// A change that is to be passed over is in the dead-letter file; nothing says yet that it is.
+    package static let deadLetterWritten = Failpoint("conflict.dead-letter-written")
+    /// It is decided that a change is to be passed over; the link is still said to stand there.
+    package static let skipDecided = Failpoint("conflict.skip-decided")
 
     /// Passes the place. Costs one load of a constant while no failpoint is switched on.
     @inline(__always)

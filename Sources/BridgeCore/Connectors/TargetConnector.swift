@@ -43,7 +43,14 @@ package protocol TargetConnector: Connector {
     ) async throws(BridgeError) -> any TableLoad
 
     /// Opens what applies the link's changes. Only one may be open for a link; the target enforces it.
-    func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier
+    /// - Parameter onConflict: what it does with changes that the target's data contradicts.
+    func openApplier(
+        _ link: LinkDescription, onConflict: ConflictPolicy
+    ) async throws(BridgeError) -> any ChangeApplier
+
+    /// What the target recorded of changes that were not applied as the source made them.
+    /// - Parameter limit: of the newest so many are told.
+    func conflictHistory(_ link: LinkDescription, limit: Int) async throws(BridgeError) -> ConflictHistory
 
     /// Removes the link's records, then waits until its applier is gone, wherever that runs: it finds no records to commit
     /// its checkpoint to, and ends. Data stays. Nothing there is not an error.
@@ -61,6 +68,10 @@ package protocol TargetConnector: Connector {
 
 extension TargetConnector {
     package var maximumParallelLoads: Int { .max }
+
+    package func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier {
+        try await openApplier(link, onConflict: .stop)
+    }
 
     package func linkOrigin(_ link: LinkDescription) async throws(BridgeError) -> CaptureOrigin? {
         try await linkState(link)?.origin
@@ -145,6 +156,10 @@ package struct ChangeBatch: Sendable {
     package var checkpoint: Checkpoint?
     package var rows: Int
     package var transactions: Int
+    /// Where the source counts the batch's changes.
+    package var places = ChangePlaces()
+    /// Changes of the batch's transactions that a person or a policy left out of it: to be recorded with its checkpoint.
+    package var leftOut: [ConflictRecord] = []
 
     package init(
         records: RecordBuffer, relations: [UInt32: Relation], checkpoint: Checkpoint?, rows: Int, transactions: Int
@@ -162,7 +177,8 @@ package protocol ChangeApplier: Sendable {
     /// Applies a batch and, if it has a checkpoint, commits both in one target transaction. When it returns, the
     /// checkpoint is durable. After an error the target's transaction has been rolled back to the last checkpoint.
     /// - Throws: `connectionLost` and `serverBusy` when the same changes may be tried again with a new applier;
-    ///   `conflict`, `valueDoesNotFit`, `valueMissing`, `schemaChanged`, `changeRefused` when a person must act.
+    ///   `conflict`, `valueDoesNotFit`, `valueMissing`, `changeRefused` when one change cannot be applied, with the place of
+    ///   that change (``BridgeError/changePosition``) wherever it can be told; `schemaChanged` when a person must act.
     func apply(_ batch: ChangeBatch) async throws(BridgeError)
 
     /// Undoes what was applied since the last checkpoint: the source abandoned the transaction.

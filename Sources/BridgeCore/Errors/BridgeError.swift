@@ -7,7 +7,7 @@ package struct BridgeError: Error, Sendable {
     package let code: ErrorCode
     /// One sentence, lower case, without a full stop.
     package let message: String
-    /// Where: table, column, position, file, offset, SQLSTATE. In the order given.
+    /// Where: table, column, position, ordinal, conflict, file, offset, SQLSTATE. In the order given.
     package private(set) var context: [ErrorContext]
     /// A hint that knows more than the code's own.
     package let specificHint: String?
@@ -42,7 +42,7 @@ package struct BridgeError: Error, Sendable {
 /// One fact about where an error happened.
 package struct ErrorContext: Hashable, Sendable {
     package enum Key: String, Sendable {
-        case table, column, position, file, offset, sqlstate, server, slot, migration, processes, option, detail
+        case table, column, position, ordinal, conflict, file, offset, sqlstate, server, slot, migration, processes, option, detail
     }
     package let key: Key
     package let value: String

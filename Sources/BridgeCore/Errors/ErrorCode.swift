@@ -50,6 +50,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     case conflict
     case schemaChanged = "schema_changed"
     case changeRefused = "change_refused"
+    case conflictMissing = "conflict_missing"
     case checkpointForeign = "checkpoint_foreign"
     // Comparison
     case inconsistent
@@ -113,6 +114,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .inputOutput: "check the disk and the permissions of the path, then run the command again"
         case .valueDoesNotFit: "change the target column's type, or correct the row on the source, then run the command again"
         case .valueMissing: "set REPLICA IDENTITY FULL on the source table, then run the command again"
+        case .conflictMissing: "bridge conflicts list tells where the links stand"
         case .conflict: "find out who else writes to the target; correct the row, then run the command again"
         case .schemaChanged: "alter the target table to match the source, then run the command again"
         case .changeRefused: "read the database's message, correct the target, then run the command again"
@@ -140,7 +142,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .sourceUnsupported, .authenticationFailed, .rightsMissing, .serverSettings, .serverRefused, .slotMissing,
             .slotLost, .slotLimit, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalLocked, .journalVersion, .journalMissing, .journalBudget, .recordMalformed,
-            .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .schemaChanged, .changeRefused,
+            .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .conflictMissing, .schemaChanged, .changeRefused,
             .checkpointForeign, .inconsistent, .inconclusive, .gateShut, .fenceForeign, .fenceExpired, .sequenceExhausted,
             .ledgerDiverged, .leaseLost, .hookFailed, .alreadyRunning, .interrupted, .internalFault:
             .never
@@ -149,7 +151,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
 
     package var exitStatus: ExitStatus {
         switch self {
-        case .usage: .usage
+        case .usage, .conflictMissing: .usage
         case .configurationInvalid, .configurationUnknownKey, .configurationFileMissing, .tableMissing,
             .tableWithoutKey, .targetTableMissing, .targetTableMismatch, .targetTableNotEmpty, .typeUnsupported,
             .sourceUnsupported, .serverSettings, .slotForeign, .checkpointForeign:

@@ -101,6 +101,9 @@ struct RecordDump {
         ordinal += 1
     }
 
+    /// Counts a change that nothing is said of.
+    mutating func passChange() { if transaction != nil { ordinal += 1 } }
+
     private mutating func row(_ record: RecordView) throws(BridgeError) {
         let change = try RowChange(record)
         changePosition()
@@ -173,33 +176,5 @@ extension JSONLine {
             index += 1
         }
         endObject()
-    }
-
-    /// A cell as it stands. What is unchanged or absent is left out; bytes are an object, so that they cannot be taken
-    /// for text.
-    mutating func plainCell(_ column: String, _ cell: Cell) {
-        switch cell.tag {
-        case .unchanged, .absent: return
-        case .blob:
-            key(column)
-            beginObject()
-            key("base64")
-            base64(cell.bytes)
-            endObject()
-        default:
-            key(column)
-            value(cell)
-        }
-    }
-
-    /// A cell's value; bytes as base64.
-    mutating func value(_ cell: Cell) {
-        switch cell.tag {
-        case .null, .unchanged, .absent: null()
-        case .text, .string: string(cell.bytes)
-        case .integer: if let integer = cell.integer { self.integer(integer) } else { null() }
-        case .real: if let real = cell.real { self.real(real) } else { null() }
-        case .blob: base64(cell.bytes)
-        }
     }
 }

@@ -22,26 +22,43 @@ struct ApplyLoop: Sendable {
         case intermission(Turn)
     }
 
-    /// Applies until told to stop. Lost connections are made anew, from the checkpoint that the target then has.
+    /// Applies until told to stop. Lost connections are made anew, from the checkpoint that the target then has. A change
+    /// that cannot be applied is tried again a few times where that can help, and then ends it, unless it may be left out.
     func run() async throws(BridgeError) {
-        try await Retrying(
-            work: "applying", patience: configuration.patience, board: board, stop: stop, logger: logger
-        ).run { (backoff) async throws(BridgeError) in try await apply(&backoff) }
+        var refusals = Refusals()
+        while !stop.isRequested {
+            do throws(BridgeError) {
+                let leftOut = refusals.leftOut
+                return try await Retrying(
+                    work: "applying", patience: configuration.patience, board: board, stop: stop, logger: logger
+                ).run { (backoff) async throws(BridgeError) in try await apply(leftOut, &backoff) }
+            } catch {
+                switch refusals.verdict(on: error, policy: configuration.onConflict) {
+                case .tryAgain(let pause):
+                    logger.warning("a change could not be applied, and is tried again in \(pause): \(error)")
+                    await stop.sleep(pause)
+                case .leaveOut(let position):
+                    guard try await leaveOut(position, error, &refusals) else { throw await stopping(error) }
+                case .stop: throw await stopping(error)
+                }
+            }
+        }
     }
 
-    private func apply(_ backoff: inout Backoff) async throws(BridgeError) {
+    private func apply(_ leftOut: [PassedChange], _ backoff: inout Backoff) async throws(BridgeError) {
         guard let state = try await target.linkState(configuration.link), let checkpoint = state.checkpoint else {
             throw BridgeError(.internalFault, "the target has no checkpoint although the copy is finished")
         }
+        let passedOver = try await decisions(state.origin) + leftOut
         board.startedApplying(at: checkpoint)
         let frontier = checkpoint.frontier.commit
         let reader = try await journal.makeReader(after: Position(commit: frontier == 0 ? 0 : frontier - 1))
         let failure: BridgeError?
         do throws(BridgeError) {
-            let applier = try await target.openApplier(configuration.link)
+            let applier = try await target.openApplier(configuration.link, onConflict: configuration.onConflict)
             // What it waited for is there again, though there may be nothing to apply for long.
             board.update { $0.trouble = nil }
-            failure = await exchange(reader, applier, state, checkpoint, &backoff)
+            failure = await exchange(reader, applier, state, checkpoint, passedOver, &backoff)
             await applier.close()
         } catch { failure = error }
         await reader.close()
@@ -51,13 +68,14 @@ struct ApplyLoop: Sendable {
     /// Runs both tasks until one fails or a stop is requested.
     private func exchange(
         _ reader: JournalReader, _ applier: any ChangeApplier, _ state: LinkState, _ checkpoint: Checkpoint,
-        _ backoff: inout Backoff
+        _ passedOver: [PassedChange], _ backoff: inout Backoff
     ) async -> BridgeError? {
         let orders = Handoff<Order>()
         let pool = BufferPool(count: 3, capacity: configuration.batchBytes + (64 << 10))
         let builder = BatchBuilder(
             bound: configuration.batchBytes, applied: checkpoint.frontier,
-            copied: state.tables.mapValues(\.position), relations: reader.relations, output: pool.take())
+            copied: state.tables.mapValues(\.position), relations: reader.relations, passedOver: passedOver,
+            output: pool.take())
         let registration = stop.onRequest { orders.close() }
         defer { stop.forget(registration) }
         return await withTaskGroup(of: BridgeError?.self) { group in
@@ -81,11 +99,16 @@ struct ApplyLoop: Sendable {
         _ backoff: inout Backoff
     ) async throws(BridgeError) {
         var checkpoint = start
+        var standing = try await configuration.conflicts?.stop()
         while !stop.isRequested, let order = await orders.receive() {
             switch order {
             case .rollback: try await applier.rollback()
             case .apply(let batch):
-                try await applier.apply(batch)
+                do throws(BridgeError) { try await applier.apply(batch) } catch { throw error.passingByItself }
+                if let stop = standing, let end = batch.checkpoint, stop.position < end.frontier {
+                    try await configuration.conflicts?.clearStop()
+                    standing = nil
+                }
                 checkpoint = batch.checkpoint ?? checkpoint
                 board.applied(batch, bytes: batch.records.count)
                 board.update { $0.trouble = nil }

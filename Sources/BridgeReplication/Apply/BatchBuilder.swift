@@ -3,8 +3,8 @@ package import BridgeCore
 /// Cuts the journal's records into batches for a target. A value type without I/O.
 ///
 /// A batch spans as many whole transactions as fit into its bound. A transaction that alone exceeds the bound is cut into
-/// parts, which the target keeps in one transaction. Left out are transactions that the checkpoint has already, and rows
-/// of tables whose copy already holds them.
+/// parts, which the target keeps in one transaction. Left out are transactions that the checkpoint has already, rows of
+/// tables whose copy already holds them, and changes that are to be passed over.
 package struct BatchBuilder {
     /// What reading records asks the owner to do before it hands on more.
     package enum Action {
@@ -61,13 +61,31 @@ package struct BatchBuilder {
     /// out by themselves: were the target to be altered for both, no shape of it could take them together.
     private var isCut = false
 
+    /// Changes that are to be left out, in the source's order, and how many of them are behind what was consumed.
+    private let passedOver: [PassedChange]
+    private var passedCount = 0
+    /// The place in the present transaction of the next one; none if it is in no part of it.
+    private var nextPassed = UInt64.max
+    /// What was left out of what is in `output`, and how much of it stands before its last commit.
+    private var leftOut: [ConflictRecord] = []
+    private var completeLeftOut = 0
+    /// Where the source counts the changes in `output`.
+    private var places = ChangePlaces()
+    /// The present transaction, and the place of its next change in it.
+    private var start: TransactionStart?
+    private var ordinal: UInt64 = 0
+    /// Whether the place of the next change is not the one behind the last change in `output`.
+    private var isBehindGap = false
+
     /// - Parameters:
     ///   - bound: bytes of a batch.
     ///   - applied: transactions before it are left out.
     ///   - copied: for each table, by its source name, the position of its copy.
     ///   - relations: what is known before the first record.
+    ///   - passedOver: changes that are to be left out.
     package init(
-        bound: Int, applied: Position, copied: [TableName: Position], relations: [UInt32: Relation], output: RecordBuffer
+        bound: Int, applied: Position, copied: [TableName: Position], relations: [UInt32: Relation],
+        passedOver: [PassedChange] = [], output: RecordBuffer
     ) {
         self.bound = bound
         self.applied = applied
@@ -77,6 +95,7 @@ package struct BatchBuilder {
         self.relationsAtStart = relations
         self.relationsAtComplete = relations
         self.output = output
+        self.passedOver = passedOver.sorted { $0.record.position < $1.record.position }
     }
 
     /// Whether a whole transaction is waiting to be handed out.
@@ -95,16 +114,21 @@ package struct BatchBuilder {
             let isKept: Bool
             switch record.kind {
             case .insert, .update, .delete:
-                isKept = try keepsRow(record)
+                isKept = try keepsRow(record) ? !isPassedOver(record) : false
                 if isKept { rows += 1 }
+                count(isKept: isKept, at: output.count + run.count)
             case .upsert, .remove:
                 // Never left out for the copy's sake: see `holdsStates`.
-                isKept = mode == .collecting
-                if isKept { (rows, holdsStates) = (rows + 1, true) }
+                isKept = try mode == .collecting ? !isPassedOver(record) : false
+                if mode == .collecting { holdsStates = true }
+                if isKept { rows += 1 }
+                count(isKept: isKept, at: output.count + run.count)
             case .begin: isKept = try open(record)
             case .commit: isKept = mode == .collecting
             case .relation: isKept = learn(try Relation(payload: record.payload), isFirst: output.isEmpty && run.isEmpty)
-            case .truncate: isKept = try keepsTruncate(record)
+            case .truncate:
+                isKept = try keepsTruncate(record)
+                if isKept { count(isKept: true, at: output.count + run.count) }
             case .message:
                 try note(record)
                 isKept = false
@@ -149,9 +173,14 @@ package struct BatchBuilder {
             let tail = UnsafeRawBufferPointer(rebasing: output.bytes[completeBytes...])
             replacement.append(tail)
             output.truncate(to: completeBytes)
-            let batch = ChangeBatch(
+            var batch = ChangeBatch(
                 records: output, relations: relationsAtStart, checkpoint: checkpoint, rows: completeRows,
                 transactions: completeTransactions)
+            batch.places = places
+            batch.places.jumps.removeAll { $0.offset >= completeBytes }
+            batch.leftOut = Array(leftOut[..<completeLeftOut])
+            places = ChangePlaces(places.jumps.filter { $0.offset >= completeBytes }, movedBy: -completeBytes)
+            leftOut.removeSubrange(..<completeLeftOut)
             rows -= completeRows
             isCut = false
             output = replacement
@@ -160,8 +189,13 @@ package struct BatchBuilder {
             return batch
         }
         guard isFull, mode == .collecting else { return nil }
-        let batch = ChangeBatch(
+        var batch = ChangeBatch(
             records: output, relations: relationsAtStart, checkpoint: nil, rows: rows, transactions: 0)
+        batch.places = places
+        batch.leftOut = leftOut
+        places = ChangePlaces()
+        (places.opening, places.ordinal) = (start, ordinal)
+        leftOut = []
         rows = 0
         output = replacement
         relationsAtStart = relations
@@ -182,6 +216,14 @@ package struct BatchBuilder {
         mode = .collecting
         marker = nil
         transaction = start.position
+        self.start = start
+        (ordinal, isBehindGap) = (0, false)
+        // Back too: a transaction that a crash cut off stands in the journal once more, whole.
+        while passedCount > 0, passedOver[passedCount - 1].record.position.commit >= transaction.commit { passedCount -= 1 }
+        while passedCount < passedOver.count, passedOver[passedCount].record.position.commit < transaction.commit {
+            passedCount += 1
+        }
+        aimAtNextPassed()
         skippedRelations.removeAll(keepingCapacity: true)
         if transaction < newestCopy {
             for (id, relation) in relations where isCopied(relation) { skippedRelations.insert(id) }
@@ -202,6 +244,7 @@ package struct BatchBuilder {
         completeBytes = output.count
         completeRows = rows
         completeTransactions += 1
+        completeLeftOut = leftOut.count
         completeCheckpoint = Checkpoint(
             position: end.position, frontier: Position(commit: end.end), commitTime: end.commitTime,
             marker: marker ?? completeCheckpoint?.marker)
@@ -239,7 +282,7 @@ package struct BatchBuilder {
 
     /// Whether a truncate can be kept as it is.
     private func keepsTruncate(_ record: RecordView) throws(BridgeError) -> Bool {
-        guard mode == .collecting else { return false }
+        guard mode == .collecting, ordinal != nextPassed else { return false }
         return try !record.truncation().relations.contains(where: skippedRelations.contains)
     }
 
@@ -247,8 +290,57 @@ package struct BatchBuilder {
     private mutating func appendRestOfTruncate(_ record: RecordView) throws(BridgeError) {
         guard mode == .collecting else { return }
         let (options, truncated) = try record.truncation()
-        let kept = truncated.filter { !skippedRelations.contains($0) }
+        let kept = try isPassedOver(record) ? [] : truncated.filter { !skippedRelations.contains($0) }
+        count(isKept: !kept.isEmpty, at: output.count)
         if !kept.isEmpty { output.appendTruncate(kept, options: options) }
+    }
+
+    // MARK: - Places
+
+    /// Counts a change of the present transaction.
+    @inline(__always)
+    private mutating func count(isKept: Bool, at offset: Int) {
+        guard mode == .collecting else { return }
+        if !isKept {
+            isBehindGap = true
+        } else if isBehindGap {
+            places.jumps.append(.init(offset: offset, ordinal: ordinal))
+            isBehindGap = false
+        }
+        ordinal += 1
+    }
+
+    /// Whether the next change is to be left out; takes note of it then.
+    @inline(__always)
+    private mutating func isPassedOver(_ record: RecordView) throws(BridgeError) -> Bool {
+        guard mode == .collecting, ordinal == nextPassed else { return false }
+        try passOver(record)
+        return true
+    }
+
+    private mutating func passOver(_ record: RecordView) throws(BridgeError) {
+        let passed = passedOver[passedCount]
+        let relation: UInt32? =
+            record.kind == .truncate ? try record.truncation().relations.first : try RowChange(record).relation
+        // Whoever decided it looked at this very change; another one in its place is never left out.
+        guard String(describing: record.kind) == passed.record.change,
+            relation.flatMap({ relations[$0]?.name.description }) == passed.source
+        else {
+            throw BridgeError(
+                .journalForeign, "a change that is to be passed over is another one in the journal",
+                context: [.init(.table, passed.source)]
+            ).at(passed.record.position)
+        }
+        leftOut.append(passed.record)
+        passedCount += 1
+        aimAtNextPassed()
+    }
+
+    private mutating func aimAtNextPassed() {
+        nextPassed = .max
+        guard passedCount < passedOver.count else { return }
+        let position = passedOver[passedCount].record.position
+        if position.commit == transaction.commit { nextPassed = position.ordinal }
     }
 
     /// Forgets the transaction at hand; true if part of it has been handed out.
@@ -257,6 +349,9 @@ package struct BatchBuilder {
         guard mode == .collecting else { return false }
         output.truncate(to: completeBytes)
         rows = completeRows
+        places.jumps.removeAll { $0.offset >= completeBytes }
+        leftOut.removeSubrange(completeLeftOut...)
+        if !hasComplete { places = ChangePlaces() }
         if hasComplete {
             // Relations that the void transaction brought are known from here on all the same.
             for (id, relation) in relations where relationsAtComplete[id] != relation {
@@ -273,6 +368,27 @@ package struct BatchBuilder {
         completeBytes = 0
         completeRows = 0
         completeTransactions = 0
+        completeLeftOut = 0
         completeCheckpoint = nil
+    }
+}
+
+/// A change that is to be left out when its transaction is applied.
+package struct PassedChange: Hashable, Sendable {
+    /// The source's name of the table, as the journal has it.
+    package var source: String
+    /// What the target records of it.
+    package var record: ConflictRecord
+
+    package init(source: String, record: ConflictRecord) {
+        self.source = source
+        self.record = record
+    }
+}
+
+extension ChangePlaces {
+    fileprivate init(_ jumps: [Jump], movedBy distance: Int) {
+        self.init()
+        self.jumps = jumps.map { Jump(offset: $0.offset + distance, ordinal: $0.ordinal) }
     }
 }

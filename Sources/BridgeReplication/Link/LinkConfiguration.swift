@@ -26,11 +26,16 @@ package struct LinkConfiguration: Sendable {
     package var mayBegin: Bool
     /// How much log the source may keep for the link; nil for not to be watched.
     package var slotLimit: SlotLimit?
+    /// What is done with a change that the target's data contradicts.
+    package var onConflict: ConflictPolicy
+    /// Where changes that cannot be applied are told of, and where it is said what becomes of them; nil for nowhere.
+    package var conflicts: ConflictFiles?
 
     package init(
         link: LinkDescription, journalDirectory: String, captureDirectory: String? = nil, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
-        patience: Duration? = nil, mayBegin: Bool = true, slotLimit: SlotLimit? = nil
+        patience: Duration? = nil, mayBegin: Bool = true, slotLimit: SlotLimit? = nil, onConflict: ConflictPolicy = .stop,
+        conflicts: ConflictFiles? = nil
     ) {
         self.link = link
         self.journalDirectory = journalDirectory
@@ -43,7 +48,10 @@ package struct LinkConfiguration: Sendable {
         self.patience = patience
         self.mayBegin = mayBegin
         self.slotLimit = slotLimit
+        self.onConflict = onConflict
+        self.conflicts = conflicts
     }
+
     /// What the capture may use beside the journal. Its budget is the journal's: a transaction that has no room there has
     /// none here.
     var captureWorkspace: CaptureWorkspace? {

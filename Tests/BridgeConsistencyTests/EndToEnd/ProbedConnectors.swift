@@ -146,7 +146,12 @@ struct ProbedTarget: TargetConnector {
     ) async throws(BridgeError) -> any TableLoad {
         try await base.openLoad(link, mapping: mapping, columns: columns, format: format)
     }
-    func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier { try await base.openApplier(link) }
+    func openApplier(_ link: LinkDescription, onConflict: ConflictPolicy) async throws(BridgeError) -> any ChangeApplier {
+        try await base.openApplier(link, onConflict: onConflict)
+    }
+    func conflictHistory(_ link: LinkDescription, limit: Int) async throws(BridgeError) -> ConflictHistory {
+        try await base.conflictHistory(link, limit: limit)
+    }
     func removeLink(_ link: LinkDescription) async throws(BridgeError) { try await base.removeLink(link) }
     func schemaPlan(for sources: [TableSchema], mappings: [TableMapping]) async throws(BridgeError) -> SchemaPlan {
         try await base.schemaPlan(for: sources, mappings: mappings)

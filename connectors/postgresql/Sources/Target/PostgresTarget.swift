@@ -140,8 +140,14 @@ package actor PostgresTarget: TargetConnector {
 
     // MARK: Apply
 
-    package func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier {
-        let applier = PostgresApplier(link: link, string: try string.get())
+    package func conflictHistory(_ link: LinkDescription, limit: Int) throws(BridgeError) -> ConflictHistory {
+        try ConflictTable.read(link, limit: limit, try connected())
+    }
+
+    package func openApplier(
+        _ link: LinkDescription, onConflict: ConflictPolicy
+    ) async throws(BridgeError) -> any ChangeApplier {
+        let applier = PostgresApplier(link: link, string: try string.get(), policy: onConflict)
         do throws(BridgeError) {
             try await applier.open()
         } catch {

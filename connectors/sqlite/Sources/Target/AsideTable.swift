@@ -7,6 +7,15 @@ struct AsideTable: Sendable {
     let rowidName: String?
     /// Makes it, empty. It goes when the transaction is rolled back; after a commit the empty table is used again.
     let creation: String
+    /// The column that says which change of the transaction a row was brought here by, and the expression for the present
+    /// one; see ``setPlace``.
+    let extra: (column: String, value: String)
+    /// Says which change is the present one: its place in its transaction is the parameter.
+    let setPlace: String
+    /// Each row's own name and the change that brought it; nil where a row has no name.
+    let places: String?
+    /// Inserts one row, by its name, into the target table.
+    let moveOneBack: String
     /// Inserts all its rows into the target table.
     let moveBack: String
     /// The same; rows that are in the way are deleted.
@@ -27,15 +36,32 @@ struct AsideTable: Sendable {
             if let value = column.defaultExpression { definition += " " + sqliteDefaultClause(value) }
             return definition
         }
+        let place = Self.free("_bridge_place", taken)
+        extra = (place, "(SELECT place FROM temp.\(name)_now)")
+        setPlace = "INSERT OR REPLACE INTO temp.\(name)_now(one, place) VALUES(1, ?1)"
         var statements =
-            "DROP TABLE IF EXISTS \(quoted); CREATE TABLE \(quoted)(\(definitions.joined(separator: ", ")));"
+            "DROP TABLE IF EXISTS \(quoted); CREATE TABLE \(quoted)(\((definitions + [place]).joined(separator: ", ")));"
+            + " DROP TABLE IF EXISTS temp.\(name)_now; CREATE TABLE temp.\(name)_now(one INTEGER PRIMARY KEY, place);"
         let keys = plan.text.columns.filter(\.isKey).map(\.quoted)
         if !keys.isEmpty { statements += " CREATE INDEX temp.\(name)_key ON \(name)(\(keys.joined(separator: ", ")))" }
         creation = statements
         let back = "INTO \(plan.target.quoted)(\(names)) SELECT \(names) FROM \(quoted)"
         moveBack = "INSERT \(back)"
         moveBackDisplacing = "INSERT OR REPLACE \(back)"
-        copyAll = "INSERT INTO \(quoted)(\(names)) SELECT \(names) FROM \(plan.target.quoted)"
+        if let rowidName {
+            places = "SELECT \(rowidName), \(place) FROM \(quoted) ORDER BY \(rowidName)"
+        } else {
+            places = nil
+        }
+        moveOneBack = "\(moveBack) WHERE \(rowidName ?? "NULL") = ?1"
+        copyAll = "INSERT INTO \(quoted)(\(names), \(place)) SELECT \(names), \(extra.value) FROM \(plan.target.quoted)"
+    }
+
+    /// A name that no column of the target has.
+    private static func free(_ name: String, _ taken: Set<String>) -> String {
+        var name = name
+        while taken.contains(name) { name += "_" }
+        return name
     }
 
     /// Copies the target's rows that fulfil a condition into it.

@@ -13,18 +13,30 @@ final class BatchReplay {
     private let copied: [TableName: Position]
     /// The table of the last change: changes come in runs.
     private var current: (relation: UInt32, table: TableReplay)?
-    /// The source transaction that is being applied, and how many of its changes were.
+    /// The source transaction that is being applied.
     private var transaction: Position?
-    private var ordinal: UInt64 = 0
+    /// What is done with changes that the target's data contradicts.
+    private let policy: ConflictPolicy
+    private let conflicts: ConflictTable
+    /// Of the batch at hand: where the source counts its changes, its bytes, and the change that is being applied.
+    private var locator = ChangeLocator(ChangePlaces())
+    private var batch = UnsafeRawBufferPointer(start: nil, count: 0)
+    private var offset = 0
+    /// Whether what fails now may be about another change than the one at `offset`.
+    private var isSettling = false
     private var schemaVersion: Int64?
     private let schemaVersionStatement: SQLiteStatement
     private let checkpointStatement: SQLiteStatement
     /// The checkpoint that the target must still have.
     private var stored: Checkpoint?
 
-    init(_ connection: TargetConnection, link: LinkDescription) throws(BridgeError) {
+    init(
+        _ connection: TargetConnection, link: LinkDescription, policy: ConflictPolicy = .stop
+    ) throws(BridgeError) {
         self.connection = connection
         self.link = link
+        self.policy = policy
+        conflicts = ConflictTable(connection: connection, link: link)
         let records = LinkRecords(connection: connection, link: link)
         if try records.areOld() {
             try connection.database.transaction(.immediate) { () throws(BridgeError) in
@@ -49,9 +61,13 @@ final class BatchReplay {
 
     func apply(_ batch: ChangeBatch) throws(BridgeError) {
         do throws(BridgeError) {
+            isSettling = false
             if !connection.database.isInTransaction() { try begin() }
             try Failpoint.applyBegin.hit()
             try adopt(batch.relations)
+            for record in batch.leftOut { try conflicts.insert(record) }
+            locator = ChangeLocator(batch.places, fallback: transaction ?? .zero)
+            (self.batch, offset) = (batch.records.bytes, 0)
             try withExtendedLifetime(batch.records) { (records) throws(BridgeError) in try replay(records.bytes) }
             guard let checkpoint = batch.checkpoint else {
                 try Failpoint.applyPart.hit()
@@ -75,7 +91,6 @@ final class BatchReplay {
         connection.database.rollback()
         for table in tables.values { table.forget() }
         transaction = nil
-        ordinal = 0
     }
 
     private func begin() throws(BridgeError) {
@@ -107,7 +122,9 @@ final class BatchReplay {
     }
 
     private func settle() throws(BridgeError) {
+        isSettling = true
         for table in tables.values { try settle(table) }
+        isSettling = false
     }
 
     private func settle(_ table: TableReplay) throws(BridgeError) {
@@ -146,16 +163,15 @@ final class BatchReplay {
         while let record = try cursor.next() {
             switch record.kind {
             case .insert, .update, .delete, .upsert, .remove:
-                ordinal &+= 1
-                try apply(RowChange(record))
-            case .begin:
-                transaction = try record.transactionStart().position
-                ordinal = 0
+                offset = record.offset
+                let change = try RowChange(record)
+                do throws(BridgeError) { try apply(change) } catch { try resolve(change, error) }
+            case .begin: transaction = try record.transactionStart().position
             case .commit:
                 try settle()
                 transaction = nil
             case .truncate:
-                ordinal &+= 1
+                offset = record.offset
                 for relation in try record.truncation().relations { try table(relation).truncate() }
             case .relation:
                 let relation = try Relation(payload: record.payload)
@@ -186,6 +202,20 @@ final class BatchReplay {
         }
     }
 
+    /// Does what the policy says instead of a change that the target's data contradicts, and of which nothing has happened.
+    /// - Throws: the error where it says to stop, and where going on would take a guess.
+    private func resolve(_ change: RowChange, _ error: BridgeError) throws(BridgeError) {
+        guard policy != .stop, let kind = error.conflictKind, kind != .uniqueValueTaken else { throw error }
+        let table = try table(change.relation)
+        if policy == .overwrite { try table.overwrite(change, kind, error) }
+        let place = locator.change(at: offset, in: batch)
+        try conflicts.insert(
+            ConflictRecord(
+                position: place.position, commitTime: place.commitTime, table: table.plan.target.name,
+                change: String(describing: change.kind), reason: kind.rawValue,
+                outcome: policy == .skip ? .skipped : .overwritten, key: try change.keyText(table.plan.relation)))
+    }
+
     @inline(__always)
     private func table(_ identifier: UInt32) throws(BridgeError) -> TableReplay {
         if let current, current.relation == identifier { return current.table }
@@ -211,15 +241,26 @@ final class BatchReplay {
         }
         let target = try connection.requiredTarget(mapping.target)
         let table = try TableReplay(
-            RelationPlan(relation, mapping: mapping, target: target), connection: connection)
+            RelationPlan(relation, mapping: mapping, target: target), connection: connection,
+            place: { [unowned self] in self.ordinal })
         tables[identifier] = table
         return table
     }
 
+    /// The place of the change at hand in its transaction.
+    private var ordinal: UInt64 { locator.change(at: offset, in: batch).position.ordinal }
+
     /// Says where in the source's order an error happened.
     private func locate(_ error: BridgeError) -> BridgeError {
         guard let transaction else { return error }
-        return error.adding(.position, Position(commit: transaction.commit, ordinal: ordinal).storedForm)
+        // Rows that had to wait tell themselves which change it was.
+        if let ordinal = error.context.first(where: { $0.key == .ordinal }).flatMap({ UInt64($0.value) }) {
+            return error.at(Position(commit: transaction.commit, ordinal: ordinal))
+        }
+        guard error.isOfChange, !batch.isEmpty, !isSettling else {
+            return error.adding(.position, Position(commit: transaction.commit).storedForm)
+        }
+        return error.at(Position(commit: transaction.commit, ordinal: ordinal))
     }
 }
 

@@ -1,6 +1,7 @@
 import BridgeCore
 
-/// The link's records in the target file: `_bridge_link` has a row a link, `_bridge_link_table` a row a table of it.
+/// The link's records in the target file: `_bridge_link` has a row a link, `_bridge_link_table` a row a table of it,
+/// `_bridge_conflict` a row a change that was not applied as the source made it.
 ///
 /// Positions are stored as text (``Position/storedForm``): an unsigned 64-bit number does not fit an SQLite integer.
 /// All functions work inside the caller's transaction, if there is one.
@@ -8,7 +9,7 @@ struct LinkRecords {
     let connection: TargetConnection
     let link: LinkDescription
 
-    static let tables = ["_bridge_link", "_bridge_link_table"]
+    static let tables = ["_bridge_link", "_bridge_link_table", ConflictTable.name]
 
     func exist() throws(BridgeError) -> Bool {
         try connection.database.integer(
@@ -27,6 +28,7 @@ struct LinkRecords {
                 link TEXT NOT NULL, source_schema TEXT NOT NULL, source_name TEXT NOT NULL, target TEXT NOT NULL,
                 state TEXT NOT NULL, position TEXT NOT NULL, rows INTEGER NOT NULL,
                 PRIMARY KEY(link, source_schema, source_name)) WITHOUT ROWID;
+            \(ConflictTable.create);
             """)
         try upgrade()
         try run(
@@ -41,12 +43,17 @@ struct LinkRecords {
             "SELECT 1 FROM pragma_table_info('_bridge_link', 'main') WHERE name = 'marker'") != nil
     }
 
-    /// Whether an earlier version made them: they have no place for a marker.
-    func areOld() throws(BridgeError) -> Bool { if try exist() { try !haveMarker() } else { false } }
+    /// Whether an earlier version made them: they have no place for a marker, or none for conflicts.
+    func areOld() throws(BridgeError) -> Bool {
+        guard try exist() else { return false }
+        guard try haveMarker() else { return true }
+        return try !ConflictTable(connection: connection, link: link).exists()
+    }
 
     func upgrade() throws(BridgeError) {
         guard try areOld() else { return }
-        try connection.database.execute("ALTER TABLE main._bridge_link ADD COLUMN marker TEXT")
+        if try !haveMarker() { try connection.database.execute("ALTER TABLE main._bridge_link ADD COLUMN marker TEXT") }
+        try connection.database.execute(ConflictTable.create)
     }
 
     func read() throws(BridgeError) -> LinkState? {
@@ -179,10 +186,13 @@ struct LinkRecords {
     /// Removes the link's rows, and the tables with the last link.
     func remove() throws(BridgeError) {
         guard try exist() else { return }
+        try upgrade()
+        try run("DELETE FROM main._bridge_conflict WHERE link = ?1", link.name)
         try run("DELETE FROM main._bridge_link_table WHERE link = ?1", link.name)
         try run("DELETE FROM main._bridge_link WHERE name = ?1", link.name)
         guard try connection.database.integer("SELECT 1 FROM main._bridge_link LIMIT 1") == nil else { return }
-        try connection.database.execute("DROP TABLE main._bridge_link_table; DROP TABLE main._bridge_link")
+        try connection.database.execute(
+            "DROP TABLE main._bridge_conflict; DROP TABLE main._bridge_link_table; DROP TABLE main._bridge_link")
     }
 
     // MARK: Details

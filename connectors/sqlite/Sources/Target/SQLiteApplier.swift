@@ -8,13 +8,15 @@ actor SQLiteApplier: ChangeApplier {
     private let path: String
     private let link: LinkDescription
     private let busyTimeout: Int32
+    private let policy: ConflictPolicy
     private var lock: LinkLock?
     private var replay: BatchReplay?
 
-    init(path: String, link: LinkDescription, busyTimeout: Int32) {
+    init(path: String, link: LinkDescription, busyTimeout: Int32, policy: ConflictPolicy) {
         self.path = path
         self.link = link
         self.busyTimeout = busyTimeout
+        self.policy = policy
     }
 
     /// - Throws: `alreadyRunning` if the link's changes are being applied already.
@@ -32,7 +34,7 @@ actor SQLiteApplier: ChangeApplier {
     private func connect() throws(BridgeError) {
         let connection = try TargetConnection(path: path, creating: false, busyTimeout: busyTimeout)
         try connection.preferWAL(for: link)
-        replay = try BatchReplay(connection, link: link)
+        replay = try BatchReplay(connection, link: link, policy: policy)
     }
 
     func apply(_ batch: ChangeBatch) async throws(BridgeError) {

@@ -169,8 +169,17 @@ package actor SQLiteTarget: TargetConnector {
             loader: loader, number: try await loader.begin(mapping: mapping, columns: columns, lock: try lock(link)))
     }
 
-    package func openApplier(_ link: LinkDescription) async throws(BridgeError) -> any ChangeApplier {
-        let applier = SQLiteApplier(path: path, link: link, busyTimeout: busyTimeout)
+    package func conflictHistory(
+        _ link: LinkDescription, limit: Int
+    ) async throws(BridgeError) -> ConflictHistory {
+        guard let connection = try existingConnection() else { return ConflictHistory() }
+        return try ConflictTable(connection: connection, link: link).read(limit: limit)
+    }
+
+    package func openApplier(
+        _ link: LinkDescription, onConflict: ConflictPolicy
+    ) async throws(BridgeError) -> any ChangeApplier {
+        let applier = SQLiteApplier(path: path, link: link, busyTimeout: busyTimeout, policy: onConflict)
         try await applier.open(try lock(link))
         return applier
     }

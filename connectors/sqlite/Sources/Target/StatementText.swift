@@ -32,14 +32,16 @@ struct StatementText: Sendable {
     let columns: [Column]
     /// The name that reaches the rowid; nil for tables without.
     let rowidName: String?
+    /// A further column that every statement sets, and the expression for it; both for SQL.
+    var extra: (column: String, value: String)?
 
     private func new(_ number: Int) -> String { "?\(number + 1)" }
     private func old(_ number: Int) -> String { "?\(columns.count + number + 1)" }
     private var keys: [Int] { columns.indices.filter { columns[$0].isKey } }
 
     func insert() -> String {
-        let names = columns.map(\.quoted).joined(separator: ", ")
-        let values = columns.indices.map(new).joined(separator: ", ")
+        let names = (columns.map(\.quoted) + (extra.map { [$0.column] } ?? [])).joined(separator: ", ")
+        let values = (columns.indices.map(new) + (extra.map { [$0.value] } ?? [])).joined(separator: ", ")
         return "INSERT INTO \(table)(\(names)) VALUES(\(values))"
     }
 
@@ -59,12 +61,16 @@ struct StatementText: Sendable {
         if assignments.isEmpty, let first = columns.first {
             assignments = ["\(first.quoted) = \(first.quoted)"]
         }
+        if let extra { assignments.append("\(extra.column) = \(extra.value)") }
         return "UPDATE \(table) SET \(assignments.joined(separator: ", ")) WHERE \(condition(match))"
     }
 
     func delete(match: Match) -> String { "DELETE FROM \(table) WHERE \(condition(match))" }
 
-    func selectOne(match: Match) -> String { "SELECT 1 FROM \(table) WHERE \(condition(match)) LIMIT 1" }
+    /// - Parameter filter: a condition that the row must fulfil as well.
+    func selectOne(match: Match, filter: String? = nil) -> String {
+        "SELECT 1 FROM \(table) WHERE \(condition(match))\(filter.map { " AND (\($0))" } ?? "") LIMIT 1"
+    }
 
     /// A condition on the old values.
     func condition(_ match: Match) -> String {

@@ -12,6 +12,7 @@ import CSQLite
 final class TableReplay {
     let plan: RelationPlan
     private let connection: TargetConnection
+    private let place: () -> UInt64
     private let binder: RowBinder
     private let aside: StatementText
     private let asideTable: AsideTable
@@ -29,18 +30,23 @@ final class TableReplay {
     private enum StatementKey: Hashable {
         case update(ColumnSet, aside: Bool, StatementText.Match)
         case delete(aside: Bool, StatementText.Match)
-        case find(StatementText.Match)
+        case find(StatementText.Match, isFiltered: Bool)
+        case setPlace
         case insertAside
         case moveAside(StatementText.Match)
     }
 
-    init(_ plan: RelationPlan, connection: TargetConnection) throws(BridgeError) {
+    /// - Parameter place: the place of the present change in its transaction.
+    init(
+        _ plan: RelationPlan, connection: TargetConnection, place: @escaping () -> UInt64
+    ) throws(BridgeError) {
         self.plan = plan
         self.connection = connection
+        self.place = place
         binder = RowBinder(plan)
         asideTable = AsideTable(plan)
         aside = StatementText(
-            table: asideTable.quoted, columns: plan.text.columns, rowidName: asideTable.rowidName)
+            table: asideTable.quoted, columns: plan.text.columns, rowidName: asideTable.rowidName, extra: asideTable.extra)
         insertStatement = try connection.prepare(plan.text.insert())
     }
 
@@ -53,7 +59,7 @@ final class TableReplay {
         guard result != SQLITE_DONE else { return }
         guard Self.isUniqueVeto(result) else { throw failure(result) }
         // A row with this very key is no veto that could pass.
-        if hasKey, try exists(key: row) { throw conflict("an inserted row is there already") }
+        if hasKey, try exists(key: row) { throw conflict(.insertFoundRow) }
         try insertAside(row)
     }
 
@@ -78,7 +84,7 @@ final class TableReplay {
             case 1: return
             case 0:
                 guard hasRowsAside, try updateAside(change, row, set: set, match: match) == 1 else {
-                    throw conflict("an update found no row")
+                    throw conflict(.updateFoundNoRow)
                 }
             default: throw conflict("an update found more than one row")
             }
@@ -86,7 +92,7 @@ final class TableReplay {
         }
         guard Self.isUniqueVeto(result) else { throw failure(result) }
         if hasKey, let old = change.old, try !binder.haveSameKey(old, row), try exists(key: row) {
-            throw conflict("an update gives a row a key that another row has")
+            throw conflict(.keyTaken)
         }
         guard try moveAside(match, bind: { (statement) throws(BridgeError) in try self.bindOld(change, to: statement) }) == 1
         else { throw conflict("an update found more than one row") }
@@ -109,8 +115,60 @@ final class TableReplay {
             count = try runCounting(statement)
         }
         guard count == 1 else {
-            throw conflict(count == 0 ? "a delete found no row" : "a delete found more than one row")
+            throw count == 0 ? conflict(.deleteFoundNoRow) : conflict("a delete found more than one row")
         }
+    }
+
+    // MARK: Conflicts
+
+    /// Does what a change means although the target's data contradicts it. Nothing of the change has happened.
+    /// - Throws: `conflict` itself where the change does not tell the whole row, or a row would have to go that it does not
+    ///   name.
+    func overwrite(_ change: RowChange, _ kind: ConflictKind, _ conflict: BridgeError) throws(BridgeError) {
+        switch kind {
+        case .deleteFoundNoRow: return
+        case .uniqueValueTaken: throw conflict
+        case .insertFoundRow, .updateFoundNoRow, .keyTaken: break
+        }
+        guard let image = change.new else { throw conflict }
+        let buffer = RecordBuffer()
+        // A row that only moves keeps what the change does not tell.
+        guard let row = try filled(image, change, buffer, isWhole: kind != .keyTaken) else { throw conflict }
+        // Rows that are not the link's are nobody's business here, whatever key they have.
+        if hasKey, plan.filter != nil, try exists(key: row), try !exists(key: row, isFiltered: true) { throw conflict }
+        switch kind {
+        case .keyTaken:
+            // The change names this row by its new key, and the source had none there.
+            let statement = try prepared(.delete(aside: false, .equalKey)) { plan.text.delete(match: .equalKey) }
+            try binder.bindKey(row, to: statement)
+            _ = try runCounting(statement)
+            try update(change)
+        default: if hasKey { try upsert(row) } else { try insert(row) }
+        }
+        withExtendedLifetime(buffer) {}
+    }
+
+    /// The new row with what the source left out taken from the old one; nil if a value that must be there is not told there
+    /// either.
+    private func filled(
+        _ image: RowImage, _ change: RowChange, _ buffer: RecordBuffer, isWhole: Bool
+    ) throws(BridgeError) -> RowImage? {
+        buffer.reserve(image.bytes.count + (change.old?.bytes.count ?? 0))
+        buffer.beginRowImage(columns: image.columnCount)
+        var cells = image.cells
+        var old = change.old?.cells
+        var index = 0
+        while var cell = try cells.next() {
+            let stored = try old?.next()
+            let isKey = index < plan.columns.count && plan.columns[index].isKey
+            let isCarried = index < plan.columns.count && plan.columns[index].parameter > 0
+            index += 1
+            if cell.tag == .unchanged, let stored, change.oldKind == .full || isKey { cell = stored }
+            if isWhole || isKey, isCarried, cell.tag == .unchanged || cell.tag == .absent { return nil }
+            if cell.tag.hasBytes { buffer.appendCell(cell.tag, cell.bytes) } else { buffer.appendCell(cell.tag) }
+        }
+        var reader = ByteReader(buffer.bytes)
+        return try RowImage(&reader)
     }
 
     // MARK: Changes of sources that log keys
@@ -160,12 +218,23 @@ final class TableReplay {
         guard hasRowsAside else { return }
         let statement = try connection.prepare(displacing ? asideTable.moveBackDisplacing : asideTable.moveBack)
         let result = run(statement)
-        guard result == SQLITE_DONE else {
-            throw Self.isUniqueVeto(result)
-                ? conflict("a row has a value that must be unique and another row has it") : failure(result)
-        }
+        guard result == SQLITE_DONE else { throw try unsettled(result) }
         try connection.database.execute("DELETE FROM \(asideTable.quoted)")
         hasRowsAside = false
+    }
+
+    /// Why the rows do not come back, with the change that brought the first of those. Nothing of it stays: the transaction is
+    /// rolled back after it.
+    private func unsettled(_ result: Int32) throws(BridgeError) -> BridgeError {
+        let error = Self.isUniqueVeto(result) ? conflict(.uniqueValueTaken) : failure(result)
+        guard let sql = asideTable.places else { return error }
+        let places = try connection.prepare(sql)
+        let moveBack = try connection.prepare(asideTable.moveOneBack)
+        while try places.step() {
+            try moveBack.bind(1, integer: places.integer(0))
+            if run(moveBack) != SQLITE_DONE { return error.adding(.ordinal, "\(UInt64(bitPattern: places.integer(1)))") }
+        }
+        return error
     }
 
     /// The target's transaction was rolled back, and the temporary table with it.
@@ -183,6 +252,7 @@ final class TableReplay {
     private func updateAside(
         _ change: RowChange, _ row: RowImage, set: ColumnSet, match: StatementText.Match
     ) throws(BridgeError) -> Int64 {
+        try notePlace()
         let statement = try prepared(.update(set, aside: true, match)) { aside.update(set: set, match: match) }
         _ = try binder.bindNew(row, to: statement)
         try bindOld(change, to: statement)
@@ -192,6 +262,7 @@ final class TableReplay {
     /// Whether the row was kept aside, and now is as given.
     private func upsertAside(_ row: RowImage) throws(BridgeError) -> Bool {
         let all = plan.allColumns
+        try notePlace()
         let statement = try prepared(.update(all, aside: true, .equalKey)) { aside.update(set: all, match: .equalKey) }
         try requireWhole(try binder.bindNew(row, to: statement))
         try binder.bindKey(row, to: statement)
@@ -216,9 +287,18 @@ final class TableReplay {
     }
 
     private func makeAside() throws(BridgeError) {
-        guard !hasRowsAside else { return }
-        try connection.database.execute(asideTable.creation)
-        hasRowsAside = true
+        if !hasRowsAside {
+            try connection.database.execute(asideTable.creation)
+            hasRowsAside = true
+        }
+        try notePlace()
+    }
+
+    /// Rows that go aside, or are changed there, are the present change's from now on.
+    private func notePlace() throws(BridgeError) {
+        let statement = try prepared(.setPlace) { asideTable.setPlace }
+        try statement.bind(1, integer: Int64(bitPattern: place()))
+        _ = try runCounting(statement)
     }
 
     // MARK: Details
@@ -226,8 +306,11 @@ final class TableReplay {
     private var hasKey: Bool { plan.relation.identity == .key }
 
     /// Whether the target has a row with the key that stands in this row.
-    private func exists(key row: RowImage) throws(BridgeError) -> Bool {
-        let statement = try prepared(.find(.equalKey)) { plan.text.selectOne(match: .equalKey) }
+    /// - Parameter isFiltered: whether it must be one of the link's rows.
+    private func exists(key row: RowImage, isFiltered: Bool = false) throws(BridgeError) -> Bool {
+        let statement = try prepared(.find(.equalKey, isFiltered: isFiltered)) {
+            plan.text.selectOne(match: .equalKey, filter: isFiltered ? plan.filter : nil)
+        }
         try binder.bindKey(row, to: statement)
         let result = run(statement)
         guard result == SQLITE_ROW || result == SQLITE_DONE else { throw failure(result) }
@@ -301,6 +384,8 @@ final class TableReplay {
         result == SQLITE_CONSTRAINT | (6 << 8) || result == SQLITE_CONSTRAINT | (8 << 8)
             || result == SQLITE_CONSTRAINT | (10 << 8)
     }
+
+    private func conflict(_ kind: ConflictKind) -> BridgeError { BridgeError(kind, table: plan.target.name) }
 
     private func conflict(_ what: String) -> BridgeError {
         BridgeError(.conflict, what, context: plan.tableContext)

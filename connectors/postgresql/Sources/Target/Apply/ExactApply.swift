@@ -12,7 +12,7 @@ extension ApplySession {
     /// What a result on its way belongs to.
     enum Sent {
         case prepare(RelationPlan)
-        case change(RelationPlan, offset: Int, isState: Bool)
+        case change(RelationPlan, offset: Int, RecordKind, setsKey: Bool)
         case plain
         case checkpoint
     }
@@ -26,17 +26,51 @@ extension ApplySession {
             try connection.execute("DEALLOCATE ALL")
             prepared.forgetAll()
         }
+        var offset = run.start
+        while offset < run.end { offset = try applyPiece(run, exact, from: offset) }
+        try record(conflicts)
+        conflicts.removeAll()
+    }
+
+    /// Applies what fits one pipeline; under a policy that goes on after a conflict, inside a savepoint of its own.
+    /// - Returns: where the next piece begins.
+    private func applyPiece(_ run: Run, _ exact: Set<Int>, from start: Int) throws(BridgeError) -> Int {
+        var end = start
+        do throws(BridgeError) {
+            try sendPiece(run, exact, from: start, &end)
+        } catch {
+            guard policy != .stop, error.conflictKind != nil, !connection.isBroken else { throw error }
+            try connection.execute("ROLLBACK TO SAVEPOINT bridge_piece; RELEASE SAVEPOINT bridge_piece; DEALLOCATE ALL")
+            prepared.forgetAll()
+            try applyResolving(run, exact, from: start, to: end)
+        }
+        return end
+    }
+
+    private func sendPiece(
+        _ run: Run, _ exact: Set<Int>, from start: Int, _ end: inout Int
+    ) throws(BridgeError) {
         var pipeline = Pipeline()
         guard PQenterPipelineMode(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
         defer { connection.leavePipeline() }
-        var cursor = RecordCursor(run.bytes, offset: run.start)
+        if policy != .stop { try sendPlain("SAVEPOINT bridge_piece", &pipeline) }
+        var cursor = RecordCursor(run.bytes, offset: start)
         while cursor.offset < run.end, let record = try cursor.next() {
+            end = cursor.offset
             guard let (change, plan) = try rowChange(record), exact.contains(plan.number) else { continue }
-            try send(change, plan, offset: record.offset, isChecked: false, &pipeline)
-            if pipeline.bytes >= Self.pipelineBytes || pipeline.sent.count >= Self.pipelineStatements {
-                try drain(&pipeline)
+            do throws(BridgeError) {
+                try send(change, plan, offset: record.offset, isChecked: false, &pipeline)
+            } catch {
+                // What is on its way comes first in the source's order, and so does what is wrong with it.
+                if !connection.isBroken { try drain(&pipeline) }
+                throw error
             }
+            if pipeline.bytes >= Self.pipelineBytes || pipeline.sent.count >= Self.pipelineStatements { break }
         }
+        try drain(&pipeline)
+        guard policy != .stop else { return }
+        // Not before every statement is known to have hit its row.
+        try sendPlain("RELEASE SAVEPOINT bridge_piece", &pipeline)
         try drain(&pipeline)
     }
 
@@ -79,7 +113,7 @@ extension ApplySession {
     }
 
     /// The change of a row record that is to be applied; nil for other records and for what is on the target already.
-    private func rowChange(_ record: RecordView) throws(BridgeError) -> (RowChange, RelationPlan)? {
+    func rowChange(_ record: RecordView) throws(BridgeError) -> (RowChange, RelationPlan)? {
         switch record.kind {
         case .insert, .update, .delete, .upsert, .remove: break
         default: return nil
@@ -103,18 +137,26 @@ extension ApplySession {
         var oldCells = ContiguousArray<Cell>()
     }
 
-    private func send(
+    func send(
         _ change: RowChange, _ plan: RelationPlan, offset: Int, isChecked: Bool, _ pipeline: inout Pipeline
     ) throws(BridgeError) {
         try Self.read(change.new, plan, into: &pipeline.newCells)
         try Self.read(change.old, plan, into: &pipeline.oldCells)
         let key = try statementKey(change, plan, offset: offset, isChecked: isChecked, &pipeline)
+        // A key that stands in no old row stands in the new one.
+        try send(key, plan, offset: offset, hasOld: change.old != nil, change.kind, &pipeline)
+    }
+
+    /// Sends a statement with the pipeline's cells.
+    func send(
+        _ key: StatementKey, _ plan: RelationPlan, offset: Int, hasOld: Bool, _ kind: RecordKind, _ pipeline: inout Pipeline
+    ) throws(BridgeError) {
         let entry: PreparedStatements.Entry
         if let known = prepared.entry(for: key) {
             entry = known
         } else {
-            var statement = Self.statement(key, plan)
-            if isChecked { statement.sql = Self.checked(statement.sql, key) }
+            var statement = statement(key, plan)
+            if key.isChecked { statement.sql = Self.checked(statement.sql, key) }
             entry = prepared.add(key, statement)
             guard PQsendPrepare(connection.raw, entry.name, statement.sql, 0, nil) == 1 else {
                 throw connection.connectionError(during: "applying")
@@ -122,8 +164,6 @@ extension ApplySession {
             pipeline.sent.append(.prepare(plan))
         }
         pipeline.parameters.removeAll()
-        // A key that stands in no old row stands in the new one.
-        let hasOld = change.old != nil
         for parameter in entry.parameters {
             switch parameter {
             case .new(let column):
@@ -140,11 +180,10 @@ extension ApplySession {
             PQsendQueryPrepared(raw, entry.name, count, values, nil, nil, 0)
         }
         guard sent == 1 else { throw connection.connectionError(during: "applying") }
-        let isState = change.kind == .upsert || change.kind == .remove
-        pipeline.sent.append(.change(plan, offset: offset, isState: isState))
+        pipeline.sent.append(.change(plan, offset: offset, kind, setsKey: key.kind == .update(setsKey: true)))
     }
 
-    private static func read(
+    static func read(
         _ image: RowImage?, _ plan: RelationPlan, into cells: inout ContiguousArray<Cell>
     ) throws(BridgeError) {
         cells.removeAll(keepingCapacity: true)
@@ -164,7 +203,7 @@ extension ApplySession {
         do throws(CellRefusal) {
             try pipeline.parameters.append(cell, as: plan.columns[column].type)
         } catch {
-            throw refusal(error, plan.columns[column], plan, position(at: offset))
+            throw refusal(error, plan.columns[column], plan, offset)
         }
     }
 
@@ -220,13 +259,21 @@ extension ApplySession {
     private func unidentified(_ plan: RelationPlan, _ offset: Int) -> BridgeError {
         BridgeError(
             .changeRefused, "an update or delete does not say which row it means",
-            context: [
-                .init(.table, plan.relation.name.description), .init(.position, position(at: offset).storedForm),
-            ], hint: "give the source table a primary key or REPLICA IDENTITY FULL, then copy it again")
+            context: [.init(.table, plan.relation.name.description)],
+            hint: "give the source table a primary key or REPLICA IDENTITY FULL, then copy it again"
+        ).at(change(at: offset).position)
     }
 
-    private static func statement(_ key: StatementKey, _ plan: RelationPlan) -> ApplyStatements.RowStatement {
+    private func statement(_ key: StatementKey, _ plan: RelationPlan) -> ApplyStatements.RowStatement {
         switch key.kind {
+        // Rows that are not the link's are nobody's business here, whatever key they have.
+        case .replace:
+            plan.statements.updateRow(
+                leftOut: key.leftOut, setsKey: plan.columns.contains { $0.isKey && $0.target.equality != .exact },
+                identification: plan.identification, oldNulls: key.oldNulls, filter: mapping(for: plan.relation)?.targetFilter)
+        case .deleteTaken:
+            plan.statements.deleteRow(
+                identification: plan.identification, oldNulls: key.oldNulls, filter: mapping(for: plan.relation)?.targetFilter)
         case .insert: plan.statements.insertRow
         case .upsert: plan.statements.upsertRow
         case .delete, .remove: plan.statements.deleteRow(identification: plan.identification, oldNulls: key.oldNulls)
@@ -242,7 +289,7 @@ extension ApplySession {
         return ApplyStatements.checked(sql)
     }
 
-    private func sendPlain(_ sql: String, _ pipeline: inout Pipeline) throws(BridgeError) {
+    func sendPlain(_ sql: String, _ pipeline: inout Pipeline) throws(BridgeError) {
         guard PQsendQueryParams(connection.raw, sql, 0, nil, nil, nil, nil, 0) == 1 else {
             throw connection.connectionError(during: "applying")
         }
@@ -270,7 +317,7 @@ extension ApplySession {
     // MARK: Receiving
 
     /// Ends the pipeline with a sync, and reads and checks its results.
-    private func drain(_ pipeline: inout Pipeline) throws(BridgeError) {
+    func drain(_ pipeline: inout Pipeline) throws(BridgeError) {
         guard !pipeline.sent.isEmpty else { return }
         guard PQpipelineSync(connection.raw) == 1 else { throw connection.connectionError(during: "applying") }
         var failure: BridgeError?
@@ -288,10 +335,11 @@ extension ApplySession {
             case PGRES_PIPELINE_ABORTED: break
             case PGRES_COMMAND_OK, PGRES_TUPLES_OK:
                 guard failure == nil, index < pipeline.sent.count, 
-                    case .change(let plan, let offset, let isState) = pipeline.sent[index], !isState,
+                    case .change(let plan, let offset, let kind, _) = pipeline.sent[index], kind != .upsert, kind != .remove,
                     result.affectedRows != 1
                 else { continue }
-                failure = conflict(plan, offset)
+                let conflict: ConflictKind = kind == .delete ? .deleteFoundNoRow : .updateFoundNoRow
+                failure = BridgeError(conflict, table: plan.table.name.description).at(change(at: offset).position)
             default:
                 guard failure == nil else { continue }
                 let error = connection.error(in: result, wasCancelled: cancelledAt != nil, during: "applying changes")
@@ -303,19 +351,33 @@ extension ApplySession {
         if let failure { throw failure }
     }
 
-    private func conflict(_ plan: RelationPlan, _ offset: Int) -> BridgeError {
-        BridgeError(
-            .conflict, "an update or delete of the source found no such row on the target",
-            context: [
-                .init(.table, plan.table.name.description), .init(.position, position(at: offset).storedForm),
-            ])
-    }
-
     private func describe(_ error: BridgeError, _ sent: Sent) -> BridgeError {
         switch sent {
-        case .change(let plan, let offset, _): locate(error, plan, position(at: offset))
-        case .prepare(let plan): locate(error, plan, transaction)
-        case .plain, .checkpoint: error
+        case .change(let plan, let offset, let kind, let setsKey):
+            guard error.code == .conflict else { return locate(error, plan, at: offset) }
+            let isOfKey = error.context.contains { $0.key == .detail && plan.isKeyConstraint($0.value) }
+            let conflict: ConflictKind =
+                switch kind {
+                case .insert where isOfKey: .insertFoundRow
+                case .update where isOfKey && setsKey: .keyTaken
+                default: .uniqueValueTaken
+                }
+            let named = BridgeError(conflict, table: plan.table.name.description)
+            // What the server said of the constraint helps to find the row.
+            return error.context.reduce(named) { $0.adding($1.key, $1.value) }.at(change(at: offset).position)
+        case .prepare(let plan): return locate(error, plan, at: nil)
+        case .plain, .checkpoint: return error
         }
+    }
+}
+
+extension RelationPlan {
+    /// Whether a server's words about a constraint mean the one by which changes name their rows. A partition's own index has
+    /// another name, so where there is but one index it can be no other.
+    fileprivate func isKeyConstraint(_ detail: String) -> Bool {
+        guard identification == .uniqueKey, let index = table.uniqueIndex(on: columns.filter(\.isKey).map(\.name)) else {
+            return false
+        }
+        return detail == "constraint \(index.name)" || (table.isPartitioned && table.uniqueIndexes.count == 1)
     }
 }

@@ -7,11 +7,13 @@ actor PostgresApplier: ChangeApplier {
 
     private let link: LinkDescription
     private let string: ConnectionString
+    private let policy: ConflictPolicy
     private var session: ApplySession?
 
-    init(link: LinkDescription, string: ConnectionString) {
+    init(link: LinkDescription, string: ConnectionString, policy: ConflictPolicy) {
         self.link = link
         self.string = string
+        self.policy = policy
     }
 
     /// Connects and takes the link's lock.
@@ -30,7 +32,7 @@ actor PostgresApplier: ChangeApplier {
                 context: [.init(.migration, link.name)])
         }
         try connection.execute(Self.settings)
-        session = ApplySession(link: link, connection: connection, checkpoint: checkpoint)
+        session = ApplySession(link: link, connection: connection, checkpoint: checkpoint, policy: policy)
     }
 
     /// Every set-wise statement joins a batch of known size with a table of any size by its key. A nested loop over the

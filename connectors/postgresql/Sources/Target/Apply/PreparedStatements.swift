@@ -5,6 +5,10 @@ struct StatementKey: Hashable {
     enum Kind: Hashable {
         case insert, upsert, delete, remove
         case update(setsKey: Bool)
+        /// Makes the row that has the new row's key like it.
+        case replace
+        /// Removes the row that has the new row's key.
+        case deleteTaken
     }
     var plan: Int
     var kind: Kind

@@ -28,6 +28,7 @@ extension ApplySession {
     /// How many rows of each kind a table's effects hold.
     private struct Counts {
         var deletes: Int64 = 0
+        var voids: Int64 = 0
         var inserts: Int64 = 0
         /// By number of the set of left-out columns.
         var updates: [Int64]
@@ -42,6 +43,7 @@ extension ApplySession {
                     if entry.flags.contains(.isLive) { upserts += 1 } else { removes += 1 }
                 } else {
                     if entry.isDelete { deletes += 1 }
+                    if entry.isVoid { voids += 1 }
                     if entry.isUpdate { updates[Int(entry.group)] += 1 }
                     if entry.isInsert { inserts += 1 }
                 }
@@ -50,7 +52,7 @@ extension ApplySession {
         }
 
         var updated: Int64 { updates.reduce(0, +) }
-        var staged: Int64 { deletes + updated + removes + upserts }
+        var staged: Int64 { deletes + voids + updated + removes + upserts }
     }
 
     /// Applies all tables of the run but those that need the exact order.
@@ -94,6 +96,8 @@ extension ApplySession {
     ) {
         let statements = plan.statements
         if counts.staged > 0 { script.add(statements.copyToStage, .stage(plan, effects)) }
+        // A row in the way of one that came and went is as much a conflict as one in the way of a row that stays.
+        if counts.voids > 0 { script.add(statements.findStaged(group: -1), .counted(plan, 0)) }
         if counts.deletes > 0 { script.add(statements.deleteStaged(group: 0), .counted(plan, counts.deletes)) }
         if effects.needsReplacing, counts.updated > 0 {
             // Of rows that pass values on among themselves none may stand in another's way.
@@ -165,7 +169,7 @@ extension ApplySession {
             default:
                 let error = connection.error(in: result, wasCancelled: cancelledAt != nil, during: "applying changes")
                 if failure == nil { refusedPlan = Self.plan(current) }
-                failure = failure ?? locate(error, Self.plan(current), run.lastPosition(self))
+                failure = failure ?? locate(error, Self.plan(current), at: nil)
             }
         }
         if let failure { throw failure }
@@ -210,6 +214,9 @@ extension ApplySession {
             let isState = entry.flags.contains(.isStateOnly)
             if isState ? !entry.flags.contains(.isLive) : entry.isDelete {
                 scratch.append(UInt8(ascii: "0"))
+                try appendKey(plan, effects, index)
+            } else if entry.isVoid {
+                scratch.appendDecimal(-1)
                 try appendKey(plan, effects, index)
             } else if isState || entry.isUpdate {
                 scratch.appendDecimal(Int64(entry.group) + 1)
@@ -280,22 +287,18 @@ extension ApplySession {
         do throws(CellRefusal) {
             try CellEncoder.append(cell, as: column.type, style: .copy, to: scratch)
         } catch {
-            throw refusal(error, column, plan, offset.map { position(at: $0) })
+            throw refusal(error, column, plan, offset)
         }
     }
 
     func refusal(
-        _ refusal: CellRefusal, _ column: RelationPlan.Column, _ plan: RelationPlan, _ position: Position?
+        _ refusal: CellRefusal, _ column: RelationPlan.Column, _ plan: RelationPlan, _ offset: Int?
     ) -> BridgeError {
-        var context: [ErrorContext] = [.init(.table, plan.table.name.description), .init(.column, column.name)]
-        if let position { context.append(.init(.position, position.storedForm)) }
-        return BridgeError(refusal == .missing ? .valueMissing : .valueDoesNotFit, refusal.message, context: context)
+        let error = BridgeError(
+            refusal == .missing ? .valueMissing : .valueDoesNotFit, refusal.message,
+            context: [.init(.table, plan.table.name.description), .init(.column, column.name)])
+        return locate(error, nil, at: offset)
     }
-}
-
-extension Run {
-    /// The transaction that the run ends in.
-    func lastPosition(_ session: ApplySession) -> Position { session.position(at: max(start, end - 1)) }
 }
 
 extension PostgresConnection {

@@ -48,6 +48,8 @@ struct RowEffect {
     }
     /// A row must be removed first.
     @inline(__always) var isDelete: Bool { flags.contains([.existed, .originalDeleted]) }
+    /// A row came and went again: there must have been none.
+    @inline(__always) var isVoid: Bool { flags.isDisjoint(with: [.existed, .isLive, .isStateOnly]) }
     /// A row must be added, after removals.
     @inline(__always) var isInsert: Bool {
         flags.contains(.isLive) && (!flags.contains(.existed) || flags.contains(.originalDeleted))

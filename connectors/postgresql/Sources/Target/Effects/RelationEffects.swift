@@ -222,10 +222,14 @@ final class RelationEffects {
 
     @inline(__always)
     private static func reference(_ image: RowImage, _ batch: UnsafeRawBufferPointer) -> ImageReference {
-        guard let start = batch.baseAddress, let here = image.bytes.baseAddress else {
-            return ImageReference(offset: 0, isMerged: false)
-        }
-        return ImageReference(offset: here - start, isMerged: false)
+        ImageReference(offset: offset(of: image, in: batch), isMerged: false)
+    }
+
+    /// Where in the batch that it was read from an image stands.
+    @inline(__always)
+    static func offset(of image: RowImage, in batch: UnsafeRawBufferPointer) -> Int {
+        guard let start = batch.baseAddress, let here = image.bytes.baseAddress else { return 0 }
+        return here - start
     }
 
     /// Appends the cells of an image's key to the arena.

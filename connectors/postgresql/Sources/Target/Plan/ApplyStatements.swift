@@ -3,7 +3,7 @@ import BridgeCore
 /// The SQL that brings changes into one target table.
 ///
 /// Set-wise statements read a staging table of the session: column `g` holds the group of a row (0 for a key that goes,
-/// n + 1 for a row whose set of left-out columns is number n), `c0`, `c1` … the planned columns. What is written to a
+/// -1 for one that nothing may have, n + 1 for a row whose set of left-out columns is number n), `c0`, `c1` … the planned columns. What is written to a
 /// target column is an expression over them, by default the staged column itself.
 struct ApplyStatements {
     let stage: String
@@ -59,6 +59,11 @@ struct ApplyStatements {
 
     func deleteStaged(group: Int) -> String {
         "DELETE FROM \(table.only) AS t USING \(inKeyOrder(group: group)) AS s WHERE \(stagedKeyMatches)"
+    }
+
+    /// The rows that have a group's keys.
+    func findStaged(group: Int) -> String {
+        "SELECT 1 FROM \(table.only) AS t, \(inKeyOrder(group: group)) AS s WHERE \(stagedKeyMatches)"
     }
 
     /// Every touched key, whatever is to become of it.
@@ -198,8 +203,10 @@ struct ApplyStatements {
     ///   - leftOut: columns that the source did not send.
     ///   - setsKey: whether the key changes too.
     ///   - oldNulls: for a row found by all its columns, which of them are NULL.
+    ///   - filter: a condition that the row must fulfil as well.
     func updateRow(
-        leftOut: [UInt64], setsKey: Bool, identification: RelationPlan.Identification, oldNulls: [UInt64]
+        leftOut: [UInt64], setsKey: Bool, identification: RelationPlan.Identification, oldNulls: [UInt64],
+        filter: String? = nil
     ) -> RowStatement {
         let written = columns.indices.filter {
             !leftOut.contains(column: columns[$0].imageIndex) && (setsKey || !columns[$0].isKey)
@@ -209,6 +216,7 @@ struct ApplyStatements {
             parameters.append(parameter)
             return "$\(parameters.count)"
         }
+        let condition = filter.map { " AND (\($0))" } ?? ""
         let sql: String
         if written.contains(where: { columns[$0].target.isAlwaysIdentity }) {
             // No UPDATE may set such a column, so the row is taken out and put back with it.
@@ -219,7 +227,7 @@ struct ApplyStatements {
                 }
                 return "\(place(.new(index)))::\(column.castName)"
             }
-            let found = match(identification, oldNulls: oldNulls, place)
+            let found = match(identification, oldNulls: oldNulls, place) + condition
             sql = """
                 WITH d AS (DELETE FROM \(table.only) AS t WHERE \(found) RETURNING *) \
                 INSERT INTO \(table.name.quoted) (\(all.map { quoteIdentifier($0.name) }.joined(separator: ", "))) \
@@ -227,21 +235,23 @@ struct ApplyStatements {
                 """
         } else if written.isEmpty {
             // Nothing to write, but the row must be there.
-            sql = "SELECT 1 FROM \(table.only) AS t WHERE \(match(identification, oldNulls: oldNulls, place))"
+            sql = "SELECT 1 FROM \(table.only) AS t WHERE \(match(identification, oldNulls: oldNulls, place))\(condition)"
         } else {
             let sets = written.map { "\(quoteIdentifier(columns[$0].name)) = \(place(.new($0)))" }.joined(separator: ", ")
-            sql = "UPDATE \(table.only) AS t SET \(sets) WHERE \(match(identification, oldNulls: oldNulls, place))"
+            sql = "UPDATE \(table.only) AS t SET \(sets) WHERE \(match(identification, oldNulls: oldNulls, place))\(condition)"
         }
         return RowStatement(sql: sql, parameters: parameters)
     }
 
-    func deleteRow(identification: RelationPlan.Identification, oldNulls: [UInt64]) -> RowStatement {
+    func deleteRow(
+        identification: RelationPlan.Identification, oldNulls: [UInt64], filter: String? = nil
+    ) -> RowStatement {
         var parameters: [RowStatement.Parameter] = []
         let found = match(identification, oldNulls: oldNulls) { parameter in
             parameters.append(parameter)
             return "$\(parameters.count)"
         }
-        return RowStatement(sql: "DELETE FROM \(table.only) AS t WHERE \(found)", parameters: parameters)
+        return RowStatement(sql: "DELETE FROM \(table.only) AS t WHERE \(found)\(filter.map { " AND (\($0))" } ?? "")", parameters: parameters)
     }
 
     private func match(

@@ -136,7 +136,7 @@ struct TargetPreflight {
             """
             SELECT bool_and(has_table_privilege('_bridge.' || t, 'SELECT') AND has_table_privilege('_bridge.' || t, 'INSERT')
               AND has_table_privilege('_bridge.' || t, 'UPDATE') AND has_table_privilege('_bridge.' || t, 'DELETE'))
-            FROM unnest('{link,link_table}'::text[]) t
+            FROM unnest('{link,link_table,conflict}'::text[]) t WHERE to_regclass('_bridge.' || t) IS NOT NULL
             """, during: "looking at the target"
         ).first?.first
         guard rights != "t" else { return [] }

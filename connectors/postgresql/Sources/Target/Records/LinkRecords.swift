@@ -40,6 +40,7 @@ enum LinkRecords {
           PRIMARY KEY (link, ordinal)
         )
         """,
+        ConflictTable.create,
     ]
 
     /// The key of the advisory locks: the first half says that they are bridge's, the second which link.
@@ -140,18 +141,20 @@ enum LinkRecords {
         try upgrade(connection)
     }
 
-    /// Records that an earlier version made have no place for a marker.
+    /// Records that an earlier version made have no place for a marker, or none for conflicts.
     static func upgrade(_ connection: PostgresConnection) throws(BridgeError) {
         let isOld = try connection.rows(
             """
-            SELECT to_regclass('_bridge.link') IS NOT NULL AND NOT EXISTS (SELECT FROM pg_attribute
-              WHERE attrelid = to_regclass('_bridge.link') AND attname = 'marker' AND NOT attisdropped)
+            SELECT to_regclass('_bridge.link') IS NOT NULL AND (to_regclass('_bridge.conflict') IS NULL OR NOT EXISTS (
+              SELECT FROM pg_attribute
+              WHERE attrelid = to_regclass('_bridge.link') AND attname = 'marker' AND NOT attisdropped))
             """, during: "reading the link's records").first?.first
         guard isOld == "t" else { return }
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute("SET LOCAL lock_timeout = '5s'; \(schemaLock)")
             try connection.execute(
-                "ALTER TABLE _bridge.link ADD COLUMN IF NOT EXISTS marker text", during: "making room for markers in the link's records")
+                "ALTER TABLE _bridge.link ADD COLUMN IF NOT EXISTS marker text; \(ConflictTable.create)",
+                during: "making room for markers and conflicts in the link's records")
         }
     }
 
@@ -259,7 +262,7 @@ enum LinkRecords {
             try ForeignWriteWatch.remove(link, connection)
             _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
             guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
-            try connection.execute("DROP TABLE _bridge.link_table, _bridge.link", during: action)
+            try connection.execute("DROP TABLE IF EXISTS _bridge.conflict, _bridge.link_table, _bridge.link", during: action)
             try dropSchemaIfEmpty(connection, during: action)
         }
         try removeOrigin(link, connection)

@@ -1,16 +1,22 @@
-import BridgeCore
-import Foundation
+package import BridgeCore
+package import Foundation
 
 /// A file that is replaced as a whole: after a crash there is the old one or the new one.
-struct WholeFile: Sendable {
-    let path: String
+package struct WholeFile: Sendable {
+    package let path: String
     /// What it is, for errors.
     let what: String
     let permissions: mode_t
 
+    package init(path: String, what: String, permissions: mode_t) {
+        self.path = path
+        self.what = what
+        self.permissions = permissions
+    }
+
     /// Blocks. What was written is durable when this returns.
     /// - Throws: `inputOutput`, `diskFull`.
-    func write(_ text: String) throws(BridgeError) {
+    package func write(_ text: String) throws(BridgeError) {
         let temporary = "\(path).\(getpid()).tmp"
         do throws(BridgeError) {
             try write(text, to: temporary)

@@ -1,6 +1,8 @@
 /// Builds one line of JSON as UTF-8 bytes.
-struct JSONLine {
-    private(set) var bytes: [UInt8] = []
+package struct JSONLine {
+    package private(set) var bytes: [UInt8] = []
+    package init() {}
+
     /// Whether the next key or element stands behind another one.
     private var needsComma = false
 
@@ -8,30 +10,30 @@ struct JSONLine {
     private static let base64: [UInt8] = Array("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".utf8)
 
     /// The line. Bytes that are no UTF-8 become the replacement character.
-    var text: String { String(decoding: bytes, as: UTF8.self) }
+    package var text: String { String(decoding: bytes, as: UTF8.self) }
 
-    mutating func removeAll() {
+    package mutating func removeAll() {
         bytes.removeAll(keepingCapacity: bytes.capacity <= 1 << 20)
         needsComma = false
     }
 
-    mutating func beginObject() { begin(UInt8(ascii: "{")) }
-    mutating func endObject() { end(UInt8(ascii: "}")) }
-    mutating func beginArray() { begin(UInt8(ascii: "[")) }
-    mutating func endArray() { end(UInt8(ascii: "]")) }
+    package mutating func beginObject() { begin(UInt8(ascii: "{")) }
+    package mutating func endObject() { end(UInt8(ascii: "}")) }
+    package mutating func beginArray() { begin(UInt8(ascii: "[")) }
+    package mutating func endArray() { end(UInt8(ascii: "]")) }
 
-    mutating func key(_ name: String) {
+    package mutating func key(_ name: String) {
         string(name)
         bytes.append(UInt8(ascii: ":"))
         needsComma = false
     }
 
-    mutating func string(_ text: String) {
+    package mutating func string(_ text: String) {
         var text = text
         text.withUTF8 { string(UnsafeRawBufferPointer($0)) }
     }
 
-    mutating func string(_ utf8: UnsafeRawBufferPointer) {
+    package mutating func string(_ utf8: UnsafeRawBufferPointer) {
         separate()
         bytes.append(UInt8(ascii: "\""))
         for byte in utf8 {
@@ -50,7 +52,7 @@ struct JSONLine {
     }
 
     /// Bytes as a base64 string.
-    mutating func base64(_ data: UnsafeRawBufferPointer) {
+    package mutating func base64(_ data: UnsafeRawBufferPointer) {
         separate()
         bytes.append(UInt8(ascii: "\""))
         var offset = 0
@@ -68,10 +70,10 @@ struct JSONLine {
         bytes.append(UInt8(ascii: "\""))
     }
 
-    mutating func integer(_ value: some BinaryInteger) { raw(String(value)) }
+    package mutating func integer(_ value: some BinaryInteger) { raw(String(value)) }
 
     /// A number; JSON has none for what is not finite, so that becomes a string.
-    mutating func real(_ value: Double) {
+    package mutating func real(_ value: Double) {
         if value.isFinite {
             raw("\(value)")
         } else {
@@ -79,8 +81,8 @@ struct JSONLine {
         }
     }
 
-    mutating func boolean(_ value: Bool) { raw(value ? "true" : "false") }
-    mutating func null() { raw("null") }
+    package mutating func boolean(_ value: Bool) { raw(value ? "true" : "false") }
+    package mutating func null() { raw("null") }
 
     private mutating func raw(_ text: String) {
         separate()
@@ -101,5 +103,35 @@ struct JSONLine {
     private mutating func separate() {
         if needsComma { bytes.append(UInt8(ascii: ",")) }
         needsComma = true
+    }
+}
+
+extension JSONLine {
+    /// A cell as it stands. What is unchanged or absent is left out; bytes are an object, so that they cannot be taken
+    /// for text.
+    package mutating func plainCell(_ column: String, _ cell: Cell) {
+        switch cell.tag {
+        case .unchanged, .absent: return
+        case .blob:
+            key(column)
+            beginObject()
+            key("base64")
+            base64(cell.bytes)
+            endObject()
+        default:
+            key(column)
+            value(cell)
+        }
+    }
+
+    /// A cell's value; bytes as base64.
+    package mutating func value(_ cell: Cell) {
+        switch cell.tag {
+        case .null, .unchanged, .absent: null()
+        case .text, .string: string(cell.bytes)
+        case .integer: if let integer = cell.integer { self.integer(integer) } else { null() }
+        case .real: if let real = cell.real { self.real(real) } else { null() }
+        case .blob: base64(cell.bytes)
+        }
     }
 }
