@@ -21,10 +21,16 @@ package struct Failpoint: Sendable {
         .journalAfterSync, .journalNewSegment, .sourcePrepared, .linkPrepared, .copyTableBegin, .copyChunk,
         .copyTableBeforeCommit, .copyTableAfterCommit, .copyFinished, .applyBegin, .applyPart, .applyBeforeCommit,
         .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted,
-    ]
+    ] + ofPartedCopy
 
     /// Those that only the making of the way back passes.
     package static let ofReversePreparation: [Failpoint] = [.reverseJournaled, .reverseAdopted]
+
+    /// Those that only the copy of tables in parts passes.
+    package static let ofPartedCopy: [Failpoint] = [
+        .copyPartsBeforeBegin, .copyPartsAfterBegin, .copyPartBegin, .copyPartBeforeCommit, .copyPartAfterCommit,
+        .copyPartsLoaded, .copyIndexBeforeCommit, .copyIndexAfterCommit,
+    ]
 
     /// A batch was received from the source and not yet journaled.
     package static let captureReceived = Failpoint("capture.received")
@@ -44,6 +50,18 @@ package struct Failpoint: Sendable {
     package static let copyChunk = Failpoint("copy.chunk")
     package static let copyTableBeforeCommit = Failpoint("copy.table-before-commit")
     package static let copyTableAfterCommit = Failpoint("copy.table-after-commit")
+    /// A table is about to be recorded as loaded in parts, with what was left in it removed and its indexes dropped.
+    package static let copyPartsBeforeBegin = Failpoint("copy.parts-before-begin")
+    package static let copyPartsAfterBegin = Failpoint("copy.parts-after-begin")
+    /// A part has its place in the records, uncommitted; none of its rows is sent.
+    package static let copyPartBegin = Failpoint("copy.part-begin")
+    package static let copyPartBeforeCommit = Failpoint("copy.part-before-commit")
+    package static let copyPartAfterCommit = Failpoint("copy.part-after-commit")
+    /// All parts of a table are committed; it is not yet recorded as done.
+    package static let copyPartsLoaded = Failpoint("copy.parts-loaded")
+    /// An index was built again, uncommitted.
+    package static let copyIndexBeforeCommit = Failpoint("copy.index-before-commit")
+    package static let copyIndexAfterCommit = Failpoint("copy.index-after-commit")
     package static let copyFinished = Failpoint("copy.finished")
     package static let applyBegin = Failpoint("apply.begin")
     /// Part of a large transaction was applied; the target's transaction is still open.
