@@ -36,6 +36,7 @@ struct Migration: Sendable {
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
             batchBytes: replication.batchBytes, copyJobs: replication.copyJobs,
+            copyPartBytes: replication.copyPartBytes, dropsIndexesForCopy: replication.copyIndexes == .after,
             journalBudget: replication.journalBudget, journalKeep: replication.journalKeep, mayBegin: mayBegin)
     }
 
