@@ -41,6 +41,7 @@ struct ConfigurationTests {
         #expect(configuration.dataDirectory == "/etc/shop/bridge-data")
         #expect(configuration.replication.batchBytes == 8_000_000)
         #expect(configuration.replication.copyJobs == 2)
+        #expect(configuration.replication.copyPartBytes == 128 << 20 && configuration.replication.copyIndexes == .after)
         #expect(configuration.replication.journalBudget == 20_000_000_000)
         #expect(configuration.replication.slotRetainedLimit == 50_000_000_000)
         #expect(configuration.replication.atSlotLimit == .drop)
@@ -158,6 +159,11 @@ struct ConfigurationTests {
             Refusal(
                 add: "replication: { copy_jobs: 99999999999999999999 }",
                 message: "replication.copy_jobs must be a whole number"),
+            Refusal(
+                add: "replication: { copy_part_bytes: 1kB }", message: "replication.copy_part_bytes must be at least 64KiB"),
+            Refusal(
+                add: "replication: { copy_indexes: aftr }", message: "replication.copy_indexes must be one of",
+                hint: "copy_indexes: after"),
             Refusal(
                 add: "replication: { on_conflict: skipp }", message: "replication.on_conflict must be one of",
                 hint: "on_conflict: skip"),

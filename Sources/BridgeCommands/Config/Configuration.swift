@@ -16,6 +16,11 @@ package struct Configuration: Sendable {
         package var batchBytes = 8_000_000
         /// Tables, or parts of them, that are copied at a time.
         package var copyJobs = 2
+        /// About how many bytes of a table are copied in one transaction; a smaller table is copied whole.
+        package var copyPartBytes: Int64 = 128 << 20
+        /// When the indexes of such tables are built that the target can do without meanwhile.
+        package enum CopyIndexes: String, CaseIterable, Sendable { case after, keep }
+        package var copyIndexes = CopyIndexes.after
         /// Connections that apply changes at a time.
         package var applyJobs = 1
         /// Bytes that the journal may take on disk before capture waits for the target.

@@ -96,8 +96,8 @@ struct ConfigurationParser {
 
     private func parseReplication(_ value: YAMLValue, into parsed: inout Parsed) throws(BridgeError) {
         let keys = try value.mapping(known: [
-            "batch_bytes", "copy_jobs", "apply_jobs", "journal_budget", "journal_keep", "on_conflict",
-            "slot_retained_limit", "at_slot_limit",
+            "batch_bytes", "copy_jobs", "copy_part_bytes", "copy_indexes", "apply_jobs", "journal_budget", "journal_keep",
+            "on_conflict", "slot_retained_limit", "at_slot_limit",
         ])
         parsed.givenKeys.formUnion(keys.keys.map { "replication.\($0)" })
         if let value = keys["batch_bytes"] {
@@ -107,6 +107,21 @@ struct ConfigurationParser {
         }
         if let value = keys["copy_jobs"] {
             parsed.replication.copyJobs = try value.integer(substitution, in: 1...64)
+        }
+        if let value = keys["copy_part_bytes"] {
+            let bytes = try value.quantity(substitution, Quantity.bytes)
+            guard bytes >= 65_536 else { throw value.invalid("must be at least 64KiB") }
+            parsed.replication.copyPartBytes = bytes
+        }
+        if let value = keys["copy_indexes"] {
+            let word = try value.text(substitution)
+            let known = Configuration.Replication.CopyIndexes.allCases.map(\.rawValue)
+            guard let choice = Configuration.Replication.CopyIndexes(rawValue: word) else {
+                throw value.invalid(
+                    "must be one of \(known.joined(separator: ", "))",
+                    hint: nearestName(to: word, in: known).map { "write copy_indexes: \($0)" })
+            }
+            parsed.replication.copyIndexes = choice
         }
         if let value = keys["apply_jobs"] {
             parsed.replication.applyJobs = try value.integer(substitution, in: 1...64)

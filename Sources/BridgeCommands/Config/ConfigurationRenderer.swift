@@ -27,6 +27,9 @@ package struct ConfigurationRenderer: Sendable {
                 section: "replication", name: "batch_bytes",
                 value: .string(Quantity.text(bytes: Int64(replication.batchBytes)))),
             Setting(section: "replication", name: "copy_jobs", value: .integer(Int64(replication.copyJobs))),
+            Setting(
+                section: "replication", name: "copy_part_bytes", value: .string(Quantity.text(bytes: replication.copyPartBytes))),
+            Setting(section: "replication", name: "copy_indexes", value: .string(replication.copyIndexes.rawValue)),
             Setting(section: "replication", name: "apply_jobs", value: .integer(Int64(replication.applyJobs))),
             Setting(
                 section: "replication", name: "journal_budget",

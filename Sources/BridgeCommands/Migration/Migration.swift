@@ -44,7 +44,8 @@ struct Migration: Sendable {
         return LinkConfiguration(
             link: link.description, journalDirectory: directory.journalDirectory(direction),
             captureDirectory: directory.captureDirectory(direction), batchBytes: replication.batchBytes,
-            copyJobs: replication.copyJobs, journalBudget: replication.journalBudget,
+            copyJobs: replication.copyJobs, copyPartBytes: replication.copyPartBytes,
+            dropsIndexesForCopy: replication.copyIndexes == .after, journalBudget: replication.journalBudget,
             journalKeep: replication.journalKeep, mayBegin: mayBegin, slotLimit: limit,
             onConflict: replication.onConflict, conflicts: ConflictFiles(directory: directory.conflictDirectory(direction)))
     }

@@ -184,7 +184,8 @@ struct MigrationStatus: Sendable {
             if let recorded, recorded.state == .done || !isRunning || reported == nil {
                 return TableProgress(
                     name: name, rowsDone: recorded.state == .done ? recorded.rows : 0,
-                    rowsEstimated: reported?.rowsEstimated, state: recorded.state.rawValue)
+                    rowsEstimated: reported?.rowsEstimated,
+                    state: isRunning && reported?.state == "indexing" ? "indexing" : recorded.state.rawValue)
             }
             return TableProgress(
                 name: name, rowsDone: reported?.rowsDone ?? 0, rowsEstimated: reported?.rowsEstimated,

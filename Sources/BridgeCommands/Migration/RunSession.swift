@@ -125,7 +125,7 @@ actor RunReporter {
         report.tables = progress.tables.map {
             .init(
                 name: $0.name.description, rowsDone: $0.rowsDone, rowsEstimated: $0.rowsEstimated,
-                state: $0.state.rawValue)
+                state: $0.isIndexing ? "indexing" : $0.state.rawValue)
         }
         report.capturedPosition = Self.stored(progress.captured)
         report.journaledPosition = Self.stored(progress.journaled)

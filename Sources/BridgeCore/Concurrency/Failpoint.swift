@@ -23,7 +23,7 @@ package struct Failpoint: Sendable {
         .applyAfterCommit, .journalRetention, .logPruned, .reverseJournaled, .reverseAdopted, .captureSpill,
         .captureReadBack, .captureReadBackPart,
         .stopRecorded, .deadLetterWritten, .skipDecided,
-    ]
+    ] + ofPartedCopy
 
     /// Those that are passed only where a change cannot be applied.
     package static let ofConflicts: [Failpoint] = [.stopRecorded, .deadLetterWritten, .skipDecided]
@@ -40,6 +40,13 @@ package struct Failpoint: Sendable {
     package static let captureReadBack = Failpoint("capture.read-back")
     /// Part of it was read back.
     package static let captureReadBackPart = Failpoint("capture.read-back-part")
+
+    /// Those that only the copy of tables in parts passes.
+    package static let ofPartedCopy: [Failpoint] = [
+        .copyPartsBeforeBegin, .copyPartsAfterBegin, .copyPartBegin, .copyPartBeforeCommit, .copyPartAfterCommit,
+        .copyPartsLoaded, .copyIndexBeforeCommit, .copyIndexAfterCommit,
+    ]
+
     /// A batch was received from the source and not yet journaled.
     package static let captureReceived = Failpoint("capture.received")
     /// The journal is synced; the source is about to hear of it.
@@ -58,6 +65,18 @@ package struct Failpoint: Sendable {
     package static let copyChunk = Failpoint("copy.chunk")
     package static let copyTableBeforeCommit = Failpoint("copy.table-before-commit")
     package static let copyTableAfterCommit = Failpoint("copy.table-after-commit")
+    /// A table is about to be recorded as loaded in parts, with what was left in it removed and its indexes dropped.
+    package static let copyPartsBeforeBegin = Failpoint("copy.parts-before-begin")
+    package static let copyPartsAfterBegin = Failpoint("copy.parts-after-begin")
+    /// A part has its place in the records, uncommitted; none of its rows is sent.
+    package static let copyPartBegin = Failpoint("copy.part-begin")
+    package static let copyPartBeforeCommit = Failpoint("copy.part-before-commit")
+    package static let copyPartAfterCommit = Failpoint("copy.part-after-commit")
+    /// All parts of a table are committed; it is not yet recorded as done.
+    package static let copyPartsLoaded = Failpoint("copy.parts-loaded")
+    /// An index was built again, uncommitted.
+    package static let copyIndexBeforeCommit = Failpoint("copy.index-before-commit")
+    package static let copyIndexAfterCommit = Failpoint("copy.index-after-commit")
     package static let copyFinished = Failpoint("copy.finished")
     package static let applyBegin = Failpoint("apply.begin")
     /// Part of a large transaction was applied; the target's transaction is still open.

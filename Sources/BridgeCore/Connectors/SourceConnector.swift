@@ -226,11 +226,22 @@ package struct CopyFormat: RawRepresentable, Hashable, Sendable {
 
 /// A consistent picture of a source. Several tables may be read at a time, each by a reader of its own.
 package protocol SourceSnapshot: Sendable {
-    /// Opens a table's rows as they were at the reader's position.
-    /// - Parameter table: as the source described it; only `columns` and rows of `mapping` travel.
+    /// Cuts each table into parts of about `partBytes`, which together hold each of its rows once. A table that is small,
+    /// or that the engine cannot cut, is one part, the whole.
+    /// - Returns: the parts of each table, in the order of the tables, numbered from 0.
+    func planParts(_ tables: [CopiedTable], partBytes: Int64) async throws(BridgeError) -> [[CopyPart]]
+
+    /// Opens the rows of a table's part as they were at the reader's position, which is the same for all parts of a table
+    /// that has several.
+    /// - Parameters:
+    ///   - table: as the source described it; only `columns` and rows of `mapping` travel.
+    ///   - part: one that this snapshot planned, or the whole.
     func openTable(
-        _ table: TableSchema, mapping: TableMapping, format: CopyFormat
+        _ table: TableSchema, mapping: TableMapping, part: CopyPart, format: CopyFormat
     ) async throws(BridgeError) -> any CopyReader
+
+    /// Whether readers can be opened still: false once the picture is gone, or was found to show a table no more.
+    func isUsable() async -> Bool
 
     /// Releases the picture.
     func close() async

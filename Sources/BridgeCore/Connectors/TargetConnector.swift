@@ -3,7 +3,7 @@
 /// The target keeps the link's records beside the data (phase, origin, checkpoint, which tables are copied), because only
 /// there can they be written in the same transaction as the data.
 package protocol TargetConnector: Connector {
-    /// How many tables may be loaded at a time; 1 for an engine with a single writer.
+    /// How many tables, or parts of them, may be loaded at a time; 1 for an engine with a single writer.
     var maximumParallelLoads: Int { get }
 
     /// Whatever would make `run` impossible or worse. Changes nothing.
@@ -23,7 +23,8 @@ package protocol TargetConnector: Connector {
     /// Stores the origin and moves the phase to `copying`, in one transaction.
     func recordOrigin(_ link: LinkDescription, _ origin: CaptureOrigin) async throws(BridgeError)
 
-    /// Moves the phase from `copying` to `syncing`, with the checkpoint at the origin. Every table is copied by then.
+    /// Moves the phase from `copying` to `syncing`, with the checkpoint at the origin. Every table is copied by then, and
+    /// every index that was dropped for it is back.
     func finishCopy(_ link: LinkDescription) async throws(BridgeError)
 
     /// Makes the records of a link that needs no copy, because both sides hold the same already: phase `syncing`, every
@@ -42,6 +43,21 @@ package protocol TargetConnector: Connector {
         _ link: LinkDescription, mapping: TableMapping, columns: [Relation.Column], format: CopyFormat
     ) async throws(BridgeError) -> any TableLoad
 
+    /// Begins to load a table in parts, after removing what an earlier, unfinished load of this link left in it; rows of
+    /// anybody else are refused with `targetTableNotEmpty`.
+    /// - Parameter droppingIndexes: drops the indexes that can wait until the rows are there, and records each with what
+    ///   makes it again; see ``droppedIndexes(_:)``.
+    /// - Returns: nil if the target wants the table as a whole, by ``openLoad(_:mapping:columns:format:)``.
+    func openParts(
+        _ link: LinkDescription, mapping: TableMapping, parts: Int, droppingIndexes: Bool
+    ) async throws(BridgeError) -> (any PartedLoad)?
+
+    /// The indexes that were dropped for the link's copy and are still missing.
+    func droppedIndexes(_ link: LinkDescription) async throws(BridgeError) -> [DroppedIndex]
+
+    /// What builds a dropped index again. Several may run at a time.
+    func restoration(of index: DroppedIndex, _ link: LinkDescription) async throws(BridgeError) -> any IndexRestoration
+
     /// Opens what applies the link's changes. Only one may be open for a link; the target enforces it.
     /// - Parameter onConflict: what it does with changes that the target's data contradicts.
     func openApplier(
@@ -52,8 +68,9 @@ package protocol TargetConnector: Connector {
     /// - Parameter limit: of the newest so many are told.
     func conflictHistory(_ link: LinkDescription, limit: Int) async throws(BridgeError) -> ConflictHistory
 
-    /// Removes the link's records, then waits until its applier is gone, wherever that runs: it finds no records to commit
-    /// its checkpoint to, and ends. Data stays. Nothing there is not an error.
+    /// Builds the indexes again that were dropped for the link's copy, removes the link's records, then waits until its
+    /// applier is gone, wherever that runs: it finds no records to commit its checkpoint to, and ends. Data stays. Nothing
+    /// there is not an error.
     /// - Throws: `alreadyRunning`, or what the engine calls it, if the applier is still there after a while; the records are
     ///   gone then.
     func removeLink(_ link: LinkDescription) async throws(BridgeError)
@@ -133,15 +150,16 @@ package struct Checkpoint: Hashable, Sendable {
     }
 }
 
-/// A table's bulk load. Nothing of it is visible as finished before ``finish(position:rows:)`` has returned.
+/// The bulk load of a table, or of one of its parts. Nothing of it is visible as finished before
+/// ``finish(position:rows:)`` has returned.
 package protocol TableLoad: Sendable {
     /// Loads the chunk that a ``CopyReader`` read.
     func write(_ chunk: RecordBuffer) async throws(BridgeError)
 
-    /// Makes the load durable and, in the same transaction, records the table as done.
+    /// Makes the load durable and, in the same transaction, records the table, or the part, as done.
     func finish(position: Position, rows: Int64) async throws(BridgeError)
 
-    /// Gives up; the table is loaded again from the start later.
+    /// Gives up; the table, or the part, is loaded again from the start later.
     func cancel() async
 }
 

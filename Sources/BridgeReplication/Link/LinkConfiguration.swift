@@ -11,8 +11,12 @@ package struct LinkConfiguration: Sendable {
     /// How many bytes of records one target transaction may hold before it is committed; also the bound of each queue
     /// between two stages.
     package var batchBytes: Int
-    /// Tables copied at a time.
+    /// Tables, or parts of them, copied at a time.
     package var copyJobs: Int
+    /// About how much of a table is copied in one transaction, where the source can cut it; a smaller table is copied whole.
+    package var copyPartBytes: Int64
+    /// Whether indexes of tables larger than that, which can wait, are dropped and built again after the load.
+    package var dropsIndexesForCopy: Bool
     /// Disk space for the journal in bytes; nil for no bound. When it is used up, capture waits for the applier.
     package var journalBudget: Int64?
     /// How long an applied segment is kept.
@@ -32,7 +36,8 @@ package struct LinkConfiguration: Sendable {
     package var conflicts: ConflictFiles?
 
     package init(
-        link: LinkDescription, journalDirectory: String, captureDirectory: String? = nil, batchBytes: Int = 8 << 20, copyJobs: Int = 2,
+        link: LinkDescription, journalDirectory: String, captureDirectory: String? = nil, batchBytes: Int = 8 << 20,
+        copyJobs: Int = 2, copyPartBytes: Int64 = 128 << 20, dropsIndexesForCopy: Bool = true,
         journalBudget: Int64? = nil, journalKeep: Duration = .seconds(24 * 3600), segmentBytes: Int64 = 64 << 20,
         patience: Duration? = nil, mayBegin: Bool = true, slotLimit: SlotLimit? = nil, onConflict: ConflictPolicy = .stop,
         conflicts: ConflictFiles? = nil
@@ -42,6 +47,8 @@ package struct LinkConfiguration: Sendable {
         self.captureDirectory = captureDirectory
         self.batchBytes = max(batchBytes, 64 << 10)
         self.copyJobs = max(copyJobs, 1)
+        self.copyPartBytes = max(copyPartBytes, 1)
+        self.dropsIndexesForCopy = dropsIndexesForCopy
         self.journalBudget = journalBudget
         self.journalKeep = journalKeep
         self.segmentBytes = segmentBytes

@@ -16,6 +16,8 @@ package struct LinkProgress: Sendable {
         package var rowsDone: Int64
         package var rowsEstimated: Int64?
         package var bytesDone: Int64
+        /// Whether its rows are there, and an index that was dropped for them is still missing.
+        package var isIndexing = false
 
         package init(name: TableName, state: LinkState.Table.State, rowsDone: Int64, rowsEstimated: Int64?, bytesDone: Int64 = 0) {
             self.name = name
@@ -137,6 +139,15 @@ final class ProgressBoard: Sendable {
                 state.progress.tables[index].bytesDone += bytes
             }
             state.copyRate.add(rows, at: .now)
+        }
+    }
+
+    /// What was copied of a table since is given up, and comes again.
+    func uncopied(table: TableName, rows: Int64, bytes: Int64) {
+        state.withLock { state in
+            guard let index = state.progress.tables.firstIndex(where: { $0.name == table }) else { return }
+            state.progress.tables[index].rowsDone -= rows
+            state.progress.tables[index].bytesDone -= bytes
         }
     }
 

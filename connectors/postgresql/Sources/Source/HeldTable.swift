@@ -21,7 +21,7 @@ enum HeldTable {
             """, during: action)
         let changed = try connection.rows(filesChangedQuery, [table.quoted], during: action)
         guard changed.first?[0] == "f" else {
-            throw BridgeError(.connectionLost, "the table was rewritten after the snapshot was taken")
+            throw SnapshotSession.changed
         }
     }
 

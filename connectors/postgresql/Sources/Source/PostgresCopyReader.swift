@@ -1,6 +1,6 @@
 import BridgeCore
 
-/// Reads one table in the snapshot by COPY, over a session and a thread of its own.
+/// Reads one table, or a part of one, in the snapshot by COPY, over a session and a thread of its own.
 actor PostgresCopyReader: CopyReader {
     nonisolated let executor = ThreadExecutor(name: "pg-copy")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -27,33 +27,54 @@ actor PostgresCopyReader: CopyReader {
         rows = BinaryRows(columns.columns)
     }
 
+    /// Whether ``start(_:mapping:part:snapshot:applicationName:)`` failed for something that only a new snapshot helps.
+    private(set) var needsNewSnapshot = false
+
     /// Joins the snapshot and begins the COPY.
     /// - Throws: `connectionLost` if the snapshot is gone, or no longer shows the table's rows: a new one is needed then.
     ///   `serverBusy` if the table is locked for long.
     func start(
-        _ table: TableSchema, mapping: TableMapping, snapshot: String, applicationName: String
+        _ table: TableSchema, mapping: TableMapping, part: CopyPart, snapshot: String, applicationName: String
     ) throws(BridgeError) {
-        let action = "copying a table"
         do throws(BridgeError) {
             let connection = try PostgresConnection(connectionString, applicationName: applicationName)
-            try connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
             do throws(BridgeError) {
-                try connection.execute("SET TRANSACTION SNAPSHOT \(quoteLiteral(snapshot))")
+                try begin(table, mapping, part, snapshot, connection)
             } catch {
-                guard error.sqlState == "22023" || error.sqlState == "42704" else { throw error }
-                throw BridgeError(.connectionLost, "the copy's snapshot is gone", cause: nil)
+                // What was not said by a connection that broke was said by the snapshot.
+                needsNewSnapshot = error.code == .connectionLost && error.sqlState == nil && !connection.isBroken
+                throw error
             }
-            let kind = try connection.rows(
-                "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)", [table.name.quoted], during: action)
-            let isPartitioned = kind.first?[0] == "p"
-            try HeldTable.hold(
-                table.name, isPartitioned: isPartitioned, connection, during: "locking a table for its copy")
-            try connection.beginCopyOut(
-                layout.statement(table, mapping, format, isPartitioned: isPartitioned), during: action)
             self.connection = connection
         } catch {
             throw error.adding(.table, table.name.description)
         }
+    }
+
+    private func begin(
+        _ table: TableSchema, _ mapping: TableMapping, _ part: CopyPart, _ snapshot: String,
+        _ connection: PostgresConnection
+    ) throws(BridgeError) {
+        let action = "copying a table"
+        try SnapshotSession.join(snapshot, connection)
+        let kind = try connection.rows(
+            "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)", [table.name.quoted], during: action)
+        let isPartitioned = kind.first?[0] == "p"
+        // The whole tree of a partitioned table, whatever part is read: one that was detached since is no part any more.
+        try HeldTable.hold(table.name, isPartitioned: isPartitioned, connection, during: "locking a table for its copy")
+        let ranges = try BlockRange.ranges(part.locator)
+        var pieces: [(name: String, blocks: BlockRange)] = []
+        if !ranges.isEmpty {
+            let names = try SnapshotSession.names(of: ranges.map(\.relation), connection)
+            for range in ranges {
+                guard let name = names[range.relation] else { throw SnapshotSession.changed }
+                pieces.append((name, range))
+            }
+            // A scan of the blocks, whatever the planner makes of the filter; the workers are the parts.
+            try connection.execute("SET LOCAL enable_seqscan = off; SET LOCAL max_parallel_workers_per_gather = 0")
+        }
+        try connection.beginCopyOut(
+            layout.statement(table, mapping, format, isPartitioned: isPartitioned, pieces: pieces), during: action)
     }
 
     /// The stream as it comes. Where the format has a trailer it may come in the read that returns 0.

@@ -10,6 +10,8 @@ actor PostgresSnapshot: SourceSnapshot {
     /// After the export nothing is run on it: the next command would end the snapshot.
     private var stream: PostgresConnection?
     private var created: CreatedSlot?
+    /// Whether a reader could not join, or found a table that the snapshot shows no more.
+    private var isOutdated = false
 
     init(_ connectionString: ConnectionString, link: LinkDescription) {
         self.connectionString = connectionString
@@ -36,16 +38,42 @@ actor PostgresSnapshot: SourceSnapshot {
         return created
     }
 
+    func planParts(_ tables: [CopiedTable], partBytes: Int64) async throws(BridgeError) -> [[CopyPart]] {
+        let session = try PostgresConnection(connectionString, applicationName: "bridge snapshot \(link.name)")
+        do throws(BridgeError) {
+            try SnapshotSession.join(try exported().snapshot, session)
+        } catch {
+            isOutdated = true
+            throw error
+        }
+        return try PartPlanner(partBytes: partBytes).plan(tables, session)
+    }
+
     func openTable(
-        _ table: TableSchema, mapping: TableMapping, format: CopyFormat
+        _ table: TableSchema, mapping: TableMapping, part: CopyPart, format: CopyFormat
     ) async throws(BridgeError) -> any CopyReader {
-        guard stream != nil, let created else { throw BridgeError(.internalFault, "the snapshot was closed") }
+        let created = try exported()
         let columns = try CopyColumns(table, mapping)
         let reader = PostgresCopyReader(
             connectionString, position: Position(commit: created.consistentPoint), format: format, columns: columns)
-        try await reader.start(table, mapping: mapping, snapshot: created.snapshot, applicationName: "bridge copy \(link.name)")
+        do throws(BridgeError) {
+            try await reader.start(
+                table, mapping: mapping, part: part, snapshot: created.snapshot,
+                applicationName: "bridge copy \(link.name)")
+        } catch {
+            if await reader.needsNewSnapshot { isOutdated = true }
+            throw error
+        }
         return reader
     }
+
+    private func exported() throws(BridgeError) -> CreatedSlot {
+        guard stream != nil, let created else { throw BridgeError(.internalFault, "the snapshot was closed") }
+        return created
+    }
+
+    /// Nothing is asked of the connection: that would end the snapshot.
+    func isUsable() async -> Bool { !isOutdated && stream?.isAlive() == true }
 
     func close() async { stream = nil }
 }
@@ -69,19 +97,34 @@ struct CopyColumns: Sendable {
     }
 
     /// The statement for a format.
-    /// - Parameter isPartitioned: rows of a partitioned table are those of its partitions; otherwise children that
-    ///   inherit are tables of their own.
-    func statement(_ table: TableSchema, _ mapping: TableMapping, _ format: CopyFormat, isPartitioned: Bool) -> String {
+    /// - Parameters:
+    ///   - isPartitioned: rows of a partitioned table are those of its partitions; otherwise children that inherit are
+    ///     tables of their own.
+    ///   - pieces: where a part's rows are; empty for the whole table.
+    func statement(
+        _ table: TableSchema, _ mapping: TableMapping, _ format: CopyFormat, isPartitioned: Bool,
+        pieces: [(name: String, blocks: BlockRange)] = []
+    ) -> String {
         let list = columns.map { column in
             format == .rows ? BinaryRows.expression(column) : quoteIdentifier(column.name)
+        }.joined(separator: ", ")
+        let form = format == .postgresText ? "text" : "binary"
+        guard pieces.isEmpty else {
+            // A partition goes by the name of its table, which the filter may use; its columns by theirs, since they may
+            // stand in another order.
+            let selects = pieces.map { piece in
+                let conditions = (mapping.rowFilter.map { ["(\($0))"] } ?? []) + piece.blocks.conditions
+                let filter = conditions.isEmpty ? "" : " WHERE " + conditions.joined(separator: " AND ")
+                return "SELECT \(list) FROM ONLY \(piece.name) AS \(quoteIdentifier(table.name.name))\(filter)"
+            }
+            return "COPY (\(selects.joined(separator: " UNION ALL "))) TO STDOUT (FORMAT \(form))"
+        }
+        if format != .rows, !isPartitioned, mapping.rowFilter == nil {
+            // The plain form reads the table without the executor, and without its children.
+            return "COPY \(table.name.quoted) (\(list)) TO STDOUT (FORMAT \(form))"
         }
         let source = (isPartitioned ? "" : "ONLY ") + table.name.quoted
         let filter = mapping.rowFilter.map { " WHERE (\($0))" } ?? ""
-        let form = format == .postgresText ? "text" : "binary"
-        if format != .rows, !isPartitioned, mapping.rowFilter == nil {
-            // The plain form reads the table without the executor, and without its children.
-            return "COPY \(table.name.quoted) (\(list.joined(separator: ", "))) TO STDOUT (FORMAT \(form))"
-        }
-        return "COPY (SELECT \(list.joined(separator: ", ")) FROM \(source)\(filter)) TO STDOUT (FORMAT \(form))"
+        return "COPY (SELECT \(list) FROM \(source)\(filter)) TO STDOUT (FORMAT \(form))"
     }
 }

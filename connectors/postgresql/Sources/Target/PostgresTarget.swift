@@ -130,12 +130,31 @@ package actor PostgresTarget: TargetConnector {
     ) async throws(BridgeError) -> any TableLoad {
         let load = try PostgresTableLoad(link: link, mapping: mapping, string: try string.get(), format: format)
         do throws(BridgeError) {
-            try await load.open(columns)
+            try await load.openWhole(columns)
         } catch {
             await load.cancel()
             throw error
         }
         return load
+    }
+
+    package func openParts(
+        _ link: LinkDescription, mapping: TableMapping, parts: Int, droppingIndexes: Bool
+    ) async throws(BridgeError) -> (any PartedLoad)? {
+        let session = LoadRecordSession(link: link, mapping: mapping, string: try string.get())
+        guard let attempt = try await session.begin(droppingIndexes: droppingIndexes) else { return nil }
+        return PostgresPartedLoad(
+            link: link, mapping: mapping, string: try string.get(), attempt: attempt, parts: parts)
+    }
+
+    package func droppedIndexes(_ link: LinkDescription) async throws(BridgeError) -> [DroppedIndex] {
+        try IndexRecords.read(link, try connected())
+    }
+
+    package func restoration(
+        of index: DroppedIndex, _ link: LinkDescription
+    ) async throws(BridgeError) -> any IndexRestoration {
+        try PostgresIndexRestoration(index: index, link: link, string: try string.get())
     }
 
     // MARK: Apply

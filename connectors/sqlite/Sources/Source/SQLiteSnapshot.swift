@@ -7,7 +7,7 @@ package struct SQLiteSnapshot: SourceSnapshot {
     let link: LinkDescription
 
     package func openTable(
-        _ table: TableSchema, mapping: TableMapping, format: CopyFormat
+        _ table: TableSchema, mapping: TableMapping, part: CopyPart, format: CopyFormat
     ) async throws(BridgeError) -> any CopyReader {
         guard format == .rows else {
             throw BridgeError(.internalFault, "SQLite gives tables as rows only", context: [.init(.option, format.rawValue)])

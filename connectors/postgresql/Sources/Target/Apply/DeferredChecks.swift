@@ -57,7 +57,7 @@ extension ApplySession {
         do throws(CellRefusal) {
             try CellEncoder.append(cell, as: column.type, style: .copy, to: scratch)
         } catch {
-            throw refusal(error, column, plan, position(at: offset))
+            throw refusal(error, column, plan, offset)
         }
     }
 

@@ -1,6 +1,6 @@
 import BridgeCore
 
-/// Loads one table in one transaction, so that an unfinished load leaves nothing.
+/// Loads one table, or a part of one, in one transaction, so that an unfinished load leaves nothing.
 actor PostgresTableLoad: TableLoad {
     private nonisolated let executor = ThreadExecutor(name: "pg-load")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -9,6 +9,8 @@ actor PostgresTableLoad: TableLoad {
     private let mapping: TableMapping
     private let string: ConnectionString
     private let format: CopyFormat
+    /// Which part it loads; nil for the whole table.
+    private let part: TablePart?
     /// Ends a wait for a server that takes nothing more.
     private nonisolated let interrupter: Interrupter
     private var connection: PostgresConnection?
@@ -19,16 +21,38 @@ actor PostgresTableLoad: TableLoad {
     private var row: Int64 = 0
 
     init(
-        link: LinkDescription, mapping: TableMapping, string: ConnectionString, format: CopyFormat
+        link: LinkDescription, mapping: TableMapping, string: ConnectionString, format: CopyFormat, part: TablePart? = nil
     ) throws(BridgeError) {
         interrupter = try Interrupter()
+        self.part = part
         self.link = link
         self.mapping = mapping
         self.string = string
         self.format = format
     }
 
-    func open(_ columns: [Relation.Column]) throws(BridgeError) {
+    /// Begins the load of the whole table.
+    func openWhole(_ columns: [Relation.Column]) throws(BridgeError) {
+        let (connection, table, names) = try connect(columns)
+        try LoadRecords(link: link, mapping: mapping, connection: connection).claimWhole(table)
+        try beginCopy(connection, table, names)
+    }
+
+    /// Begins the load of the part.
+    /// - Returns: what is there if it was committed already.
+    func open(_ part: TablePart, _ columns: [Relation.Column]) throws(BridgeError) -> LoadedPart? {
+        let (connection, table, names) = try connect(columns)
+        let records = LoadRecords(link: link, mapping: mapping, connection: connection)
+        if let loaded = try records.claim(part) { return loaded }
+        try Failpoint.copyPartBegin.hit()
+        try beginCopy(connection, table, names)
+        return nil
+    }
+
+    /// Begins the transaction.
+    private func connect(
+        _ columns: [Relation.Column]
+    ) throws(BridgeError) -> (PostgresConnection, TargetTable, [String]) {
         let connection = try PostgresConnection(string, applicationName: "bridge copy \(link.name)", interrupter: interrupter)
         try ReplicaSession.begin(connection)
         guard let table = try TargetTable.read(mapping.target, connection) else {
@@ -36,15 +60,20 @@ actor PostgresTableLoad: TableLoad {
                 .targetTableMissing, "the target table does not exist",
                 context: [.init(.table, mapping.target.description)])
         }
-        self.table = table
         let names = try plan(columns, table)
         try connection.execute("BEGIN; SET LOCAL synchronous_commit = on")
-        try checkState(connection)
+        return (connection, table, names)
+    }
+
+    private func beginCopy(
+        _ connection: PostgresConnection, _ table: TargetTable, _ names: [String]
+    ) throws(BridgeError) {
         let list = names.map { quoteIdentifier($0) }.joined(separator: ", ")
         let options = format == .postgresBinary ? " WITH (FORMAT binary)" : ""
         do throws(BridgeError) {
             try connection.beginCopyIn("COPY \(table.name.quoted) (\(list)) FROM STDIN\(options)", during: "loading a table")
         } catch { throw error.adding(.table, table.name.description) }
+        self.table = table
         self.connection = connection
     }
 
@@ -69,30 +98,6 @@ actor PostgresTableLoad: TableLoad {
         }
         return names
     }
-
-    /// The table must be one that is still to be loaded, and empty: a load that was cut short has left nothing.
-    private func checkState(_ connection: PostgresConnection) throws(BridgeError) {
-        let (name, target) = (mapping.target.description, mapping.target)
-        // The lock keeps a second loader of the same link out until this one has ended.
-        let state = try connection.rows(
-            "SELECT state FROM _bridge.link_table WHERE \(Self.ofTable) FOR UPDATE NOWAIT", key, during: "loading a table"
-        ).first?.first.flatMap { $0 }
-        guard let state else { throw LinkRecords.missing(link) }
-        guard state != "done" else {
-            // The last commit of a process that was killed can arrive after its successor has read the records.
-            throw BridgeError(
-                .serverBusy, "an earlier process has just finished loading the table", context: [.init(.table, name)])
-        }
-        let quoted = self.table?.name.quoted ?? target.quoted
-        guard try connection.rows("SELECT 1 FROM \(quoted) LIMIT 1", during: "loading a table").isEmpty else {
-            throw BridgeError(
-                .targetTableNotEmpty, "the target table holds rows that bridge did not load", context: [.init(.table, name)],
-                hint: "empty the target table (TRUNCATE \(quoted)), or leave it out of the migration")
-        }
-    }
-
-    private static let ofTable = "link = $1 AND source_name = $2 AND source_schema IS NOT DISTINCT FROM $3"
-    private var key: [String?] { [link.name, mapping.source.name, mapping.source.schema] }
 
     // MARK: Rows
 
@@ -168,21 +173,30 @@ actor PostgresTableLoad: TableLoad {
                 throw BridgeError(
                     .internalFault, "the server took \(loaded) rows where \(rows) were sent")
             }
-            let changed = try connection.query(
-                "UPDATE _bridge.link_table SET state = 'done', position = $4, rows = $5::bigint WHERE \(Self.ofTable)",
-                key + [position.storedForm, "\(rows)"], during: "recording a loaded table"
-            ).affectedRows
-            guard changed == 1 else { throw LinkRecords.missing(link) }
-            try Failpoint.copyTableBeforeCommit.hit()
-            try connection.execute("COMMIT", during: "committing a loaded table")
-            try Failpoint.copyTableAfterCommit.hit()
+            try record(position, rows, connection)
         } catch {
             drop()
             throw error.adding(.table, mapping.target.description)
         }
         self.connection = nil
         // Without figures the planner would take the new table for a small one; autovacuum comes only later.
-        if let table { try? connection.execute("ANALYZE \(table.name.quoted)") }
+        if part == nil, let table { try? connection.execute("ANALYZE \(table.name.quoted)") }
+    }
+
+    /// Records what was loaded, and commits it with the rows.
+    private func record(_ position: Position, _ rows: Int64, _ connection: PostgresConnection) throws(BridgeError) {
+        let records = LoadRecords(link: link, mapping: mapping, connection: connection)
+        if let part {
+            try records.finish(part, position, rows)
+            try Failpoint.copyPartBeforeCommit.hit()
+            try connection.execute("COMMIT", during: "committing a loaded part of a table")
+            try Failpoint.copyPartAfterCommit.hit()
+        } else {
+            try records.finishTable(position, rows)
+            try Failpoint.copyTableBeforeCommit.hit()
+            try connection.execute("COMMIT", during: "committing a loaded table")
+            try Failpoint.copyTableAfterCommit.hit()
+        }
     }
 
     nonisolated func cancel() async {

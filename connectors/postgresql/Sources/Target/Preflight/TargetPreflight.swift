@@ -25,7 +25,9 @@ struct TargetPreflight {
         findings += try duplicateTargets()
         for mapping in link.mappings {
             let source = sources.first { $0.name == mapping.source }
-            findings += try tableFindings(mapping, source, isLoaded: state?.tables[mapping.source]?.state == .done)
+            // What an unfinished load left is removed by the next.
+            let isLoaded = [.loading, .done].contains(state?.tables[mapping.source]?.state)
+            findings += try tableFindings(mapping, source, isLoaded: isLoaded)
         }
         return findings
     }
@@ -136,8 +138,8 @@ struct TargetPreflight {
             """
             SELECT bool_and(has_table_privilege('_bridge.' || t, 'SELECT') AND has_table_privilege('_bridge.' || t, 'INSERT')
               AND has_table_privilege('_bridge.' || t, 'UPDATE') AND has_table_privilege('_bridge.' || t, 'DELETE'))
-            FROM unnest('{link,link_table,conflict}'::text[]) t WHERE to_regclass('_bridge.' || t) IS NOT NULL
-            """, during: "looking at the target"
+            FROM unnest($1::text[]) t WHERE to_regclass('_bridge.' || t) IS NOT NULL
+            """, [ArrayLiteral.make(LinkRecords.tables)], during: "looking at the target"
         ).first?.first
         guard rights != "t" else { return [] }
         return [

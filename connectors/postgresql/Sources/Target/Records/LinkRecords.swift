@@ -37,11 +37,42 @@ enum LinkRecords {
           state text NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'loading', 'done')),
           position text NOT NULL DEFAULT '0',
           rows bigint NOT NULL DEFAULT 0,
+          attempt bigint NOT NULL DEFAULT 0,
           PRIMARY KEY (link, ordinal)
         )
         """,
         ConflictTable.create,
+    ] + createForCopy
+
+    /// The records of a copy in parts: which parts are there, and which indexes are missing.
+    private static let createForCopy = [
+        """
+        CREATE TABLE IF NOT EXISTS _bridge.link_part (
+          link text NOT NULL,
+          ordinal integer NOT NULL,
+          part integer NOT NULL,
+          attempt bigint NOT NULL,
+          position text,
+          rows bigint,
+          writer xid,
+          PRIMARY KEY (link, ordinal, part),
+          FOREIGN KEY (link, ordinal) REFERENCES _bridge.link_table ON DELETE CASCADE
+        )
+        """,
+        """
+        CREATE TABLE IF NOT EXISTS _bridge.link_index (
+          link text NOT NULL,
+          ordinal integer NOT NULL,
+          name text NOT NULL,
+          definition text NOT NULL,
+          PRIMARY KEY (link, ordinal, name),
+          FOREIGN KEY (link, ordinal) REFERENCES _bridge.link_table
+        )
+        """,
     ]
+
+    /// All tables of the records, each before those that it refers to.
+    static let tables = ["conflict", "link_part", "link_index", "link_table", "link"]
 
     /// The key of the advisory locks: the first half says that they are bridge's, the second which link.
     static func lockKey(_ link: LinkDescription) -> String {
@@ -141,20 +172,25 @@ enum LinkRecords {
         try upgrade(connection)
     }
 
-    /// Records that an earlier version made have no place for a marker, or none for conflicts.
+    /// Records that an earlier version made have no place for a marker, nor for conflicts, nor for a copy in parts.
     static func upgrade(_ connection: PostgresConnection) throws(BridgeError) {
         let isOld = try connection.rows(
             """
-            SELECT to_regclass('_bridge.link') IS NOT NULL AND (to_regclass('_bridge.conflict') IS NULL OR NOT EXISTS (
-              SELECT FROM pg_attribute
-              WHERE attrelid = to_regclass('_bridge.link') AND attname = 'marker' AND NOT attisdropped))
+            SELECT to_regclass('_bridge.link') IS NOT NULL AND (
+              to_regclass('_bridge.conflict') IS NULL
+              OR to_regclass('_bridge.link_part') IS NULL OR to_regclass('_bridge.link_index') IS NULL
+              OR (SELECT count(*) FROM pg_attribute WHERE NOT attisdropped
+                  AND (attrelid, attname) IN ((to_regclass('_bridge.link'), 'marker'), (to_regclass('_bridge.link_table'), 'attempt'))) < 2)
             """, during: "reading the link's records").first?.first
         guard isOld == "t" else { return }
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute("SET LOCAL lock_timeout = '5s'; \(schemaLock)")
+            let statements = [
+                "ALTER TABLE _bridge.link ADD COLUMN IF NOT EXISTS marker text",
+                "ALTER TABLE _bridge.link_table ADD COLUMN IF NOT EXISTS attempt bigint NOT NULL DEFAULT 0",
+            ]
             try connection.execute(
-                "ALTER TABLE _bridge.link ADD COLUMN IF NOT EXISTS marker text; \(ConflictTable.create)",
-                during: "making room for markers and conflicts in the link's records")
+                (statements + [ConflictTable.create] + createForCopy).joined(separator: "; "), during: "making room in the link's records")
         }
     }
 
@@ -241,6 +277,11 @@ enum LinkRecords {
                     .internalFault, "the copy cannot be finished while tables are missing",
                     context: [.init(.migration, link.name)])
             }
+            if let index = try IndexRecords.read(link, connection).first {
+                throw BridgeError(
+                    .internalFault, "the copy cannot be finished while an index is missing",
+                    context: [.init(.migration, link.name), .init(.detail, "index \(index.name)")])
+            }
             let changed = try connection.query(
                 """
                 UPDATE _bridge.link SET phase = 'syncing', updated_at = now(), checkpoint_position = origin_position,
@@ -253,16 +294,19 @@ enum LinkRecords {
         }
     }
 
-    /// Removes the link's records and its replication origin, and the tables with the last link.
+    /// Removes the link's records and its replication origin, and the tables with the last link. Indexes that were dropped
+    /// for its copy are built again first: nobody else would know of them.
     static func remove(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
         let action = "removing the link's records"
+        for index in try IndexRecords.read(link, connection) { try IndexRecords.restore(index, link, connection) }
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute(schemaLock)
             guard try exists(connection) else { return }
             try ForeignWriteWatch.remove(link, connection)
             _ = try connection.query("DELETE FROM _bridge.link WHERE name = $1", [link.name], during: action)
             guard try connection.rows("SELECT 1 FROM _bridge.link LIMIT 1", during: action).isEmpty else { return }
-            try connection.execute("DROP TABLE IF EXISTS _bridge.conflict, _bridge.link_table, _bridge.link", during: action)
+            let tables = Self.tables.map { "\(schema).\($0)" }.joined(separator: ", ")
+            try connection.execute("DROP TABLE IF EXISTS \(tables)", during: action)
             try dropSchemaIfEmpty(connection, during: action)
         }
         try removeOrigin(link, connection)
