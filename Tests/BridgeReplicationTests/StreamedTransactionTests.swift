@@ -71,7 +71,7 @@ struct StreamedTransactionTests {
                         let id = (round * 50 + number + 1) * 1_000 + part * 200
                         try session.execute(
                             """
-                            \(part == 0 ? "BEGIN;" : "") SET search_path = public; INSERT INTO accounts SELECT \(id) + g, 'n' || \(id) + g, g, repeat('x', 900) FROM generate_series(1, 60) g;
+                            \(part == 0 ? "BEGIN;" : "") SET search_path = public; INSERT INTO accounts SELECT \(id) + g, 'n' || \(id) + g, g, repeat('x', 400) FROM generate_series(1, 60) g;
                             UPDATE accounts SET balance = balance + 1 WHERE id BETWEEN \(id) AND \(id) + 20; SAVEPOINT s;
                             DELETE FROM accounts WHERE id = \(id) + 7; \(number % 3 == part ? "ROLLBACK TO s;" : "")
                             """)
@@ -145,18 +145,17 @@ struct StreamedTransactionTests {
             settings: "replication: { batch_bytes: 64KiB }\n")
         let arguments = ["run", "--until-caught-up", "--config", configuration]
         #expect(try await BridgeProgram.run(arguments).status == 0)
-        // The program's reads are of 1 MiB.
-        for passage in 1...2 {
-            try await source.execute(
-                """
-                BEGIN; SAVEPOINT a; INSERT INTO accounts SELECT -g, 'gone' || g, g, repeat('x', 100) FROM generate_series(1, 2000) g; ROLLBACK TO a;
-                INSERT INTO accounts SELECT \(passage) * 100000 + g, \(passage) || 'n' || g, g, repeat('x', 100) FROM generate_series(1, 15000) g;
-                UPDATE accounts SET balance = 0 WHERE id % 10 = 0; COMMIT;
-                BEGIN; INSERT INTO items VALUES (\(passage), 'b', NULL, 0.5); COMMIT;
-                """)
-            let outcome = try await BridgeProgram.run(arguments, environment: ["BRIDGE_FAILPOINTS": "\(failpoint)=kill@\(passage == 2 && failpoint != "capture.read-back" ? 2 : 1)"])
-            #expect(outcome.status == -9, "\(failpoint), passage \(passage): \(outcome.errors)")
-        }
+        // Larger than the program's reads of 1 MiB.
+        let passage = failpoint == Failpoint.captureReadBack.name ? 1 : 2
+        try await source.execute(
+            """
+            BEGIN; SAVEPOINT a; INSERT INTO accounts SELECT -g, 'gone' || g, g, repeat('x', 100) FROM generate_series(1, 2000) g; ROLLBACK TO a;
+            INSERT INTO accounts SELECT \(passage) * 100000 + g, \(passage) || 'n' || g, g, repeat('x', 100) FROM generate_series(1, 15000) g;
+            UPDATE accounts SET balance = 0 WHERE id % 10 = 0; COMMIT;
+            BEGIN; INSERT INTO items VALUES (\(passage), 'b', NULL, 0.5); COMMIT;
+            """)
+        let outcome = try await BridgeProgram.run(arguments, environment: ["BRIDGE_FAILPOINTS": "\(failpoint)=kill@\(passage)"])
+        #expect(outcome.status == -9, "\(failpoint): \(outcome.errors)")
         let last = try await BridgeProgram.run(arguments)
         #expect(last.status == 0, "\(last.errors)")
         try await expectEqual()

@@ -245,7 +245,7 @@ private struct MemoryIntake {
     @Test("P16 subtransactions are cut off as the server would: random nesting against a model")
     func subtransactions() {
         var (random, seed) = SeededGenerator.named("subtransactions of a streamed transaction")
-        for round in 0..<300 {
+        for round in 0..<100 {
             // Some begin shortly before the numbers begin anew.
             let top: UInt32 = round % 3 == 0 ? .max - UInt32(random.below(200)) : 1_000
             var session = Session(top: top)
