@@ -174,7 +174,7 @@ package protocol CaptureSession: Sendable {
     /// Appends records to `buffer`. Returns as soon as something was received and nothing more is at hand, or `limit`
     /// bytes are there, or `patience` has passed with nothing, or ``interrupt()`` was called. Whole rows only; one row
     /// may exceed the limit.
-    /// - Throws: `connectionLost`, or `captureSpace`, when a new session may go on; anything else is final.
+    /// - Throws: `connectionLost`, or `streamingRefused`, when a new session may go on; anything else is final.
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) async throws(BridgeError) -> CaptureProgress
 
     /// States that everything before `position` is durable here; the source may forget it. Returns at once; the source

@@ -32,7 +32,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     case sourceReplaced = "source_replaced"
     case captureBroken = "capture_broken"
     case streamMalformed = "stream_malformed"
-    case captureSpace = "capture_space"
+    case streamingRefused = "streaming_refused"
     // Journal
     case journalDamaged = "journal_damaged"
     case journalForeign = "journal_foreign"
@@ -101,8 +101,8 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .sourceReplaced: "point 'source' at the database that the migration began with, or start a new migration"
         case .captureBroken: "bridge preflight names what is missing on the source"
         case .streamMalformed: "report this with the server's version; nothing was applied from it"
-        case .captureSpace:
-            "none is needed: the source holds large transactions until they commit; more room on the disk, or a larger replication.journal_budget, lets them arrive sooner after the next start"
+        case .streamingRefused:
+            "none is needed: the source holds large transactions until they commit, and the next start tries anew"
         case .journalDamaged: "bridge journal verify shows the extent; restore the file from a backup, or empty the target tables and begin again under a new migration name"
         case .journalForeign: "point data_dir at this migration's own journal"
         case .journalLocked: "stop the process that holds the journal, or use another data_dir"
@@ -136,7 +136,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
 
     package var retry: RetryPolicy {
         switch self {
-        case .serverUnreachable, .connectionLost, .serverBusy, .slotInUse, .slotBlocked, .captureSpace: .backoff
+        case .serverUnreachable, .connectionLost, .serverBusy, .slotInUse, .slotBlocked, .streamingRefused: .backoff
         case .usage, .configurationInvalid, .configurationUnknownKey, .configurationFileMissing, .tableMissing,
             .tableWithoutKey, .targetTableMissing, .targetTableMismatch, .targetTableNotEmpty, .typeUnsupported,
             .sourceUnsupported, .authenticationFailed, .rightsMissing, .serverSettings, .serverRefused, .slotMissing,
@@ -158,7 +158,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
             .configuration
         case .serverUnreachable, .connectionLost: .unavailable
         case .authenticationFailed, .rightsMissing: .rights
-        case .serverBusy, .slotInUse, .slotBlocked, .journalLocked, .alreadyRunning, .journalBudget, .captureSpace: .tryAgain
+        case .serverBusy, .slotInUse, .slotBlocked, .journalLocked, .alreadyRunning, .journalBudget, .streamingRefused: .tryAgain
         case .slotMissing, .slotLost, .slotLimit, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
             .journalForeign, .journalVersion, .journalMissing, .recordMalformed, .valueDoesNotFit, .valueMissing,
             .conflict, .schemaChanged, .changeRefused, .serverRefused:

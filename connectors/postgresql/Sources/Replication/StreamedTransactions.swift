@@ -60,12 +60,17 @@ struct StreamedTransactions {
         var length: UInt64 = 0
         var subtransactions = SubtransactionStack()
         var descriptions: [UInt32: Description] = [:]
+        /// Where the first message stands, and where the last one ends.
+        var firstMessage: UInt64?
+        var lastMessageEnd: UInt64?
         /// A relation whose description stands in what is kept.
         var lastRelation: UInt32?
 
         mutating func cut(to place: UInt64) {
             length = place
             lastRelation = nil
+            if firstMessage.map({ $0 >= place }) == true { firstMessage = nil }
+            lastMessageEnd = nil
             for (relation, description) in descriptions where description.place.map({ $0 >= place }) == true {
                 descriptions[relation]?.place = nil
             }
@@ -182,8 +187,7 @@ struct StreamedTransactions {
             append(kind, message, block)
         case UInt8(ascii: "R"): try describe(message)
         case UInt8(ascii: "T"): try keepTruncate(message, block)
-        case UInt8(ascii: "M"):
-            if try note(message) { append(kind, message, block) }
+        case UInt8(ascii: "M"): try keepMessage(message, block)
         // The catalog is asked for types; see the decoder.
         case UInt8(ascii: "Y"): _ = try number(message)
         case UInt8(ascii: "O"): try origin(message)
@@ -202,8 +206,18 @@ struct StreamedTransactions {
     private mutating func note(_ message: UnsafeRawBufferPointer) throws(BridgeError) -> Bool {
         let number = try number(message)
         guard !open.isPassedOver else { return false }
-        open.subtransactions.note(number, of: openNumber, at: open.length)
+        open.subtransactions.note(number, of: openNumber, at: open.length, isBehindMessage: open.lastMessageEnd == open.length)
         return true
+    }
+
+    /// Keeps a message. The server names the transaction as its writer, whichever subtransaction wrote it; so nothing
+    /// follows from it for subtransactions, and an aborted one may leave it in doubt.
+    private mutating func keepMessage(_ message: UnsafeRawBufferPointer, _ block: RecordBuffer) throws(BridgeError) {
+        _ = try number(message)
+        guard !open.isPassedOver else { return }
+        if open.firstMessage == nil { open.firstMessage = open.length }
+        append(UInt8(ascii: "M"), message, block)
+        open.lastMessageEnd = open.length
     }
 
     /// Keeps a message without the transaction's number.
@@ -320,11 +334,23 @@ struct StreamedTransactions {
             return .discard(number)
         }
         let before = transactions[number]?.subtransactions.count ?? 0
-        // One that is not known changed nothing that is kept, or is gone with the one that it was part of.
-        guard let place = transactions[number]?.subtransactions.abort(part) else { return .taken }
+        guard let (place, isBehindMessage) = transactions[number]?.subtransactions.abort(part) else {
+            // It changed nothing that is kept, or is part of another that goes next; or all it did was to write a message.
+            guard transactions[number]?.firstMessage == nil else { throw Self.messageInDoubt }
+            return .taken
+        }
+        // The message before its first change may have been its first act.
+        guard !isBehindMessage else { throw Self.messageInDoubt }
         closedSubtransactions -= before - (transactions[number]?.subtransactions.count ?? 0)
         transactions[number]?.cut(to: place)
         return .cut(number, to: place)
+    }
+
+    private static var messageInDoubt: BridgeError {
+        BridgeError(
+            .streamingRefused,
+            "a running transaction wrote messages and rolled a part back, and the server does not tell which messages were in that part; from now on it holds large transactions until they commit",
+            hint: "none is needed")
     }
 
     private mutating func forget(_ number: UInt32) {

@@ -12,6 +12,7 @@
 /// outermost level now and then forgets all of them each time.
 struct SubtransactionStack: Sendable {
     private var numbers: ContiguousArray<UInt32> = []
+    /// The highest bit says that a message stands right before the place.
     private var places: ContiguousArray<UInt64> = []
     /// Whose change came last: most changes are of the same one.
     private var latest: UInt32?
@@ -19,11 +20,15 @@ struct SubtransactionStack: Sendable {
     var count: Int { numbers.count }
 
     /// Notes a change that will stand at `place`.
-    /// - Parameter top: the number of the transaction itself.
+    /// - Parameters:
+    ///   - top: the number of the transaction itself.
+    ///   - isBehindMessage: whether what stands right before is a message; see ``abort(_:)``.
     @inline(__always)
-    mutating func note(_ number: UInt32, of top: UInt32, at place: UInt64) {
-        if number != latest { enter(number, top, place) }
+    mutating func note(_ number: UInt32, of top: UInt32, at place: UInt64, isBehindMessage: Bool = false) {
+        if number != latest { enter(number, top, place | (isBehindMessage ? Self.mark : 0)) }
     }
+
+    private static let mark: UInt64 = 1 << 63
 
     private mutating func enter(_ number: UInt32, _ top: UInt32, _ place: UInt64) {
         latest = number
@@ -41,8 +46,9 @@ struct SubtransactionStack: Sendable {
     }
 
     /// Takes back a subtransaction and all inside it.
-    /// - Returns: the place of its first change; nil if it has none left.
-    mutating func abort(_ number: UInt32) -> UInt64? {
+    /// - Returns: the place of its first change, and whether a message stands right before it, which then may be its own
+    ///   or not; nil if it has no change left.
+    mutating func abort(_ number: UInt32) -> (place: UInt64, isBehindMessage: Bool)? {
         latest = nil
         var (low, high) = (0, numbers.count)
         while low < high {
@@ -52,7 +58,7 @@ struct SubtransactionStack: Sendable {
         guard low < numbers.count, numbers[low] == number else { return nil }
         let place = places[low]
         cut(to: low)
-        return place
+        return (place & ~Self.mark, place & Self.mark != 0)
     }
 
     private mutating func cut(to count: Int) {

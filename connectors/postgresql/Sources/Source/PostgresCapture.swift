@@ -167,8 +167,9 @@ actor PostgresCapture: CaptureSession {
             if intake.isReadingBack { try Failpoint.captureReadBackPart.hit() }
             return try read(stream, into: buffer, limit: limit, patience: patience)
         } catch {
-            consent.withdraw(after: error)
-            throw Self.explained(error)
+            let explained = isStreaming ? Self.refusal(error) ?? Self.explained(error) : Self.explained(error)
+            consent.withdraw(after: explained)
+            throw explained
         }
     }
 
@@ -427,6 +428,15 @@ actor PostgresCapture: CaptureSession {
         let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
         intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
         lastNumbers = .now
+    }
+
+    /// The server looks into the catalog as a running transaction has it, and there is DDL in subtransactions that makes
+    /// it stumble once they are rolled back ("could not map filenode"). Decoded at the commit, they are not there.
+    private static func refusal(_ error: BridgeError) -> BridgeError? {
+        guard error.code == .serverRefused, error.sqlState == "XX000" else { return nil }
+        return BridgeError(
+            .streamingRefused, "the server cannot stream a running transaction; from now on it holds them until they commit",
+            cause: error)
     }
 
     /// Errors of the stream that mean more than their SQLSTATE says.

@@ -56,7 +56,7 @@ struct StreamIntake {
     private func checkSubtransactions() throws(BridgeError) {
         guard streamed.subtransactionCount > Self.subtransactionLimit else { return }
         throw BridgeError(
-            .captureSpace,
+            .streamingRefused,
             "running transactions have more than \(Self.subtransactionLimit) subtransactions; from now on the source holds them until they commit")
     }
 
@@ -105,6 +105,6 @@ final class StreamingConsent: Sendable {
     var holds: Bool { isGiven.load(ordering: .acquiring) }
 
     func withdraw(after error: BridgeError) {
-        if error.code == .captureSpace { isGiven.store(false, ordering: .releasing) }
+        if error.code == .streamingRefused { isGiven.store(false, ordering: .releasing) }
     }
 }

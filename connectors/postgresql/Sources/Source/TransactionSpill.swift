@@ -23,7 +23,7 @@ final class TransactionSpill {
     private var open: (transaction: UInt32, file: SpillFile)?
 
     /// Makes the folder, and removes what an earlier session left in it.
-    /// - Throws: `captureSpace`.
+    /// - Throws: `streamingRefused`.
     init(_ workspace: CaptureWorkspace) throws(BridgeError) {
         self.workspace = workspace
         guard Self.makeDirectory(workspace.directory) else {
@@ -37,7 +37,7 @@ final class TransactionSpill {
     // MARK: Writing
 
     /// Writes what was appended to ``block`` if there is enough of it, or if `isEnd`.
-    /// - Throws: `captureSpace`.
+    /// - Throws: `streamingRefused`.
     func write(_ transaction: UInt32, isEnd: Bool) throws(BridgeError) {
         guard !block.isEmpty, isEnd || block.count >= Self.writeSize else {
             if isEnd { open = nil }
@@ -46,9 +46,9 @@ final class TransactionSpill {
         try Failpoint.captureSpill.hit()
         if let budget = workspace.budget, totalBytes + UInt64(block.count) > UInt64(clamping: budget) {
             throw BridgeError(
-                .captureSpace,
+                .streamingRefused,
                 "running transactions take more than \(budget) bytes; from now on the source holds them until they commit",
-                context: [.init(.file, workspace.directory)])
+                context: [.init(.file, workspace.directory)], hint: "a larger replication.journal_budget leaves more room for them")
         }
         let size = sizes[transaction] ?? 0
         let file: SpillFile
@@ -123,8 +123,8 @@ final class TransactionSpill {
     fileprivate static func failed(_ what: String, _ path: String) -> BridgeError {
         let reason = String(cString: strerror(errno))
         return BridgeError(
-            .captureSpace, "\(what): \(reason); from now on the source holds large transactions until they commit",
-            context: [.init(.file, path)])
+            .streamingRefused, "\(what): \(reason); from now on the source holds large transactions until they commit",
+            context: [.init(.file, path)], hint: "large transactions arrive sooner where there is room for them")
     }
 }
 
@@ -178,7 +178,7 @@ final class SpillReader {
     }
 
     /// The next message, valid until the next call; nil behind the last.
-    /// - Throws: `captureSpace` if the file cannot be read: the source has the transaction still.
+    /// - Throws: `streamingRefused` if the file cannot be read: the source has the transaction still.
     func next() throws(BridgeError) -> UnsafeRawBufferPointer? {
         if offset == buffer.count, position == length { return nil }
         try need(4)
