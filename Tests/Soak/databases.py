@@ -1,4 +1,5 @@
 """Real databases for the soak and the benchmarks, spoken to with tools that share no code with bridge."""
+import hashlib
 import json
 import os
 import shutil
@@ -145,3 +146,32 @@ class SQLite:
 
     def stop(self):
         self.connection.close()
+
+
+class Server:
+    """A PostgreSQL server for tables that are compared whole, without loading them."""
+
+    def __init__(self, folder, name, settings=""):
+        self.cluster = Cluster(folder, name, settings)
+        self.url = self.cluster.url()
+
+    def psql(self, sql):
+        return run(["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", self.url, "-c", sql], text=True).stdout.strip()
+
+    def digest(self, table, order, columns="*"):
+        """How many rows, and a hash over all of them in order."""
+        child = subprocess.Popen(
+            ["psql", "-qXAt", self.url, "-c", f"COPY (SELECT {columns} FROM {table} ORDER BY {order}) TO STDOUT"],
+            stdout=subprocess.PIPE, env=dict(os.environ, PGOPTIONS="-c extra_float_digits=3 -c timezone=UTC"))
+        rows, digest = 0, hashlib.sha256()
+        for line in child.stdout:
+            rows += 1
+            digest.update(line)
+        child.wait()
+        return rows, digest.hexdigest()
+
+
+def position(text):
+    """An LSN as a number."""
+    high, low = text.split("/")
+    return int(high, 16) << 32 | int(low, 16)

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 
-from kills import Server
+from databases import Server
 from soak import Bridge
 
 

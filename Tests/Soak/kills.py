@@ -7,7 +7,6 @@ All along the slot's confirmed position is held against what the journal's own f
 the slot is read first, so that nothing may excuse a position beyond. At the end whole tables are compared by psql.
 """
 import argparse
-import hashlib
 import os
 import random
 import shutil
@@ -17,7 +16,7 @@ import tempfile
 import threading
 import time
 
-from databases import Cluster, run
+from databases import Server, position
 from journal_state import JournalState
 from random_tables import SCHEMA, TABLES, RandomWriter
 from soak import Bridge
@@ -26,31 +25,6 @@ BENCH = {
     "pgbench_accounts": "aid, bid, abalance, filler", "pgbench_branches": "bid, bbalance", "pgbench_tellers": "tid, bid, tbalance",
     "pgbench_history": "tid, bid, aid, delta, mtime",
 }
-
-
-class Server:
-    def __init__(self, folder, name, settings=""):
-        self.cluster = Cluster(folder, name, settings)
-        self.url = self.cluster.url()
-
-    def psql(self, sql):
-        return run(["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", self.url, "-c", sql], text=True).stdout.strip()
-
-    def digest(self, table, columns):
-        child = subprocess.Popen(
-            ["psql", "-qXAt", self.url, "-c", f"COPY (SELECT {columns} FROM {table} ORDER BY {columns}) TO STDOUT"],
-            stdout=subprocess.PIPE, env=dict(os.environ, PGOPTIONS="-c extra_float_digits=3 -c timezone=UTC"))
-        rows, digest = 0, hashlib.sha256()
-        for line in child.stdout:
-            rows += 1
-            digest.update(line)
-        child.wait()
-        return rows, digest.hexdigest()
-
-
-def position(text):
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
 
 
 class Watch(threading.Thread):
@@ -152,7 +126,7 @@ def main():
               f"beyond it {len(watch.beyond)} times {watch.beyond[:3]}")
         good = finish.returncode == 0 and status == 0 and not watch.beyond
         for table, columns in {**BENCH, **TABLES}.items():
-            a, b = source.digest(table, columns), target.digest(table, columns)
+            a, b = source.digest(table, columns, columns), target.digest(table, columns, columns)
             good = good and a == b
             print(f"{table}: {a[0]} and {b[0]} rows, {'equal' if a == b else 'DIFFERENT'}")
         return 0 if good else 1

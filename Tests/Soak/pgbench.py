@@ -7,8 +7,6 @@ bridge dies once in the copy and some times in the stream. In between `bridge st
 source itself says. At the end the tables are compared by a query that is not bridge's.
 """
 import argparse
-import hashlib
-import json
 import os
 import random
 import shutil
@@ -17,39 +15,13 @@ import sys
 import tempfile
 import time
 
-from databases import Cluster, run
+from databases import Server, position
 from soak import Bridge
 
 TABLES = {
     "pgbench_accounts": "aid", "pgbench_branches": "bid", "pgbench_tellers": "tid",
     "pgbench_history": "tid, bid, aid, delta, mtime",
 }
-
-
-class Server:
-    def __init__(self, folder, name):
-        self.cluster = Cluster(folder, name)
-        self.url = self.cluster.url()
-
-    def psql(self, sql):
-        return run(["psql", "-qXAt", "-v", "ON_ERROR_STOP=1", self.url, "-c", sql], text=True).stdout.strip()
-
-    def digest(self, table, order):
-        """How many rows, and a hash over all of them in order."""
-        child = subprocess.Popen(
-            ["psql", "-qXAt", self.url, "-c", f"COPY (SELECT * FROM {table} ORDER BY {order}) TO STDOUT"],
-            stdout=subprocess.PIPE)
-        rows, digest = 0, hashlib.sha256()
-        for line in child.stdout:
-            rows += 1
-            digest.update(line)
-        child.wait()
-        return rows, digest.hexdigest()
-
-
-def position(text):
-    high, low = text.split("/")
-    return int(high, 16) << 32 | int(low, 16)
 
 
 def main():
