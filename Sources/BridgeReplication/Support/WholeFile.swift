@@ -1,14 +1,15 @@
 package import BridgeCore
-package import Foundation
+import Foundation
 
 /// A file that is replaced as a whole: after a crash there is the old one or the new one.
 package struct WholeFile: Sendable {
     package let path: String
     /// What it is, for errors.
     let what: String
-    let permissions: mode_t
+    /// As for `open(2)`.
+    let permissions: UInt32
 
-    package init(path: String, what: String, permissions: mode_t) {
+    package init(path: String, what: String, permissions: UInt32) {
         self.path = path
         self.what = what
         self.permissions = permissions

@@ -267,7 +267,7 @@ extension CheckedPair {
                 DO $$ DECLARE s text; BEGIN
                   FOR s IN SELECT 'DROP FUNCTION ' || oid::regprocedure || ' CASCADE' FROM pg_proc WHERE pronamespace = '_bridge'::regnamespace
                     UNION ALL SELECT 'DROP TABLE ' || oid::regclass FROM pg_class
-                    WHERE relnamespace = '_bridge'::regnamespace AND relkind = 'r' AND relname NOT IN ('link', 'link_table', 'conflict')
+                    WHERE relnamespace = '_bridge'::regnamespace AND relkind = 'r' AND relname NOT LIKE 'link%' AND relname <> 'conflict'
                   LOOP EXECUTE s; END LOOP; END $$
                 """)
         } else {
