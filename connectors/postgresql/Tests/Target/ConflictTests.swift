@@ -199,6 +199,40 @@ struct ConflictTests: ApplySuite {
         }
     }
 
+    @Test("P31 P13 overwrite in a partitioned table under identity FULL: only another key takes the row that has it")
+    func overwriteFullPartitioned() async throws {
+        let described = relation(
+            1, "t", .full, key: ["id", "part"], [("id", "integer"), ("part", "integer"), ("v", "text")])
+        for filler in [0, 300] {
+            let fixture = try await TargetFixture(
+                """
+                CREATE TABLE t (id int, part int, v text, own text DEFAULT 'd', PRIMARY KEY (id, part), UNIQUE (v, part))
+                  PARTITION BY LIST (part);
+                CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1);
+                INSERT INTO t VALUES (1, 1, 'a', 'k1'), (2, 1, 'b', 'k2')
+                """, tables: ["t"])
+            try await fixture.begin()
+            func writer(lsn: UInt64, _ change: Change) -> BatchWriter {
+                var writer = BatchWriter(relations: [described], lsn: lsn)
+                writer.begin()
+                for row in 0..<filler { writer.insert(1, [.text("\(lsn + UInt64(row))"), "1", nil]) }
+                change(&writer)
+                writer.commit()
+                return writer
+            }
+            var held = writer(lsn: 10_000) { $0.update(1, ["1", "1", "b"], old: ["1", "1", "a"], kind: .full) }
+            let error = await #expect(throws: BridgeError.self) { try await apply(held.take(), fixture, .overwrite) }
+            #expect(error?.conflictKind == .uniqueValueTaken, "\(String(describing: error))")
+            #expect(error?.changePosition?.ordinal == UInt64(filler))
+            #expect(try await fixture.sql("SELECT id, v FROM t ORDER BY id") == "1|a\n2|b")
+            var moved = writer(lsn: 20_000) { $0.update(1, ["1", "1", "c"], old: ["2", "1", "b"], kind: .full) }
+            try await apply(moved.take(), fixture, .overwrite)
+            #expect(try await fixture.sql("SELECT id, v, own FROM t WHERE id < 100") == "1|c|k2")
+            #expect(try await records(fixture).map(\.outcome) == [.overwritten])
+            try await fixture.end()
+        }
+    }
+
     @Test("P31 a row that comes and goes within a batch finds one in its place all the same")
     func comesAndGoes() async throws {
         for policy in ConflictPolicy.allCases {

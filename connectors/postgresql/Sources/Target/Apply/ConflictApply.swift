@@ -55,7 +55,7 @@ extension ApplySession {
             guard plan.table.isPartitioned, case .uniqueKey = plan.identification else { throw error }
             if change.kind == .insert {
                 try replace(row, plan, offset, error)
-            } else if change.kind == .update, change.old != nil {
+            } else if change.kind == .update, try givesOtherKey(row, change, plan) {
                 try takeKey(row, change, plan, offset, error)
             } else {
                 throw error
@@ -82,6 +82,18 @@ extension ApplySession {
             try undoChange()
             try replace(row, plan, offset, error)
         }
+    }
+
+    /// Whether an update moves its row to another key. Under REPLICA IDENTITY FULL every update brings the old row, and the row
+    /// with the new key is then its own.
+    private func givesOtherKey(
+        _ row: ContiguousArray<Cell>, _ change: RowChange, _ plan: RelationPlan
+    ) throws(BridgeError) -> Bool {
+        guard let old = change.old else { return false }
+        var before = ContiguousArray<Cell>()
+        try Self.read(old, plan, into: &before)
+        guard before.count == row.count else { throw RelationEffects.malformed() }
+        return plan.columns.contains { $0.isKey && !Self.isSame(row[$0.imageIndex], before[$0.imageIndex]) }
     }
 
     /// Removes the row that has the key which the change gives to another: the change names both, and the source had no such

@@ -254,7 +254,7 @@ extension ApplySession {
         return key
     }
 
-    private static func isSame(_ a: Cell, _ b: Cell) -> Bool { a.tag == b.tag && a.bytes.elementsEqual(b.bytes) }
+    static func isSame(_ a: Cell, _ b: Cell) -> Bool { a.tag == b.tag && a.bytes.elementsEqual(b.bytes) }
 
     private func unidentified(_ plan: RelationPlan, _ offset: Int) -> BridgeError {
         BridgeError(
