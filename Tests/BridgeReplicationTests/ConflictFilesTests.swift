@@ -92,6 +92,34 @@ struct ConflictFilesTests {
         #expect(await #expect(throws: BridgeError.self) { try await files.decisions(binding) }?.code == .inputOutput)
     }
 
+    @Test("P31 what was left out is forgotten once the target is past it, and attempts count anew once it got on")
+    func gettingOn() {
+        var refusals = Refusals()
+        for commit in stride(from: UInt64(10), to: 40, by: 10) {
+            let position = Position(commit: commit, ordinal: 1)
+            let error = BridgeError(.uniqueValueTaken, table: "t").at(position)
+            let verdict = refusals.verdict(on: error, policy: .skip, applied: Position(commit: commit - 5))
+            #expect(verdict == .leaveOut(position))
+            let change = PassedChange(
+                source: "t",
+                record: ConflictRecord(
+                    position: position, commitTime: Timestamp(microseconds: 5), table: "t", change: "insert",
+                    reason: "unique_value_taken", outcome: .skipped, key: "{}"))
+            #expect(refusals.leaveOut(change) && !refusals.leaveOut(change))
+            #expect(refusals.leftOut.map(\.record.position) == [position])
+        }
+        // The transaction's place may be another with each attempt.
+        for applied in [UInt64(50), 60] {
+            var verdicts: [Refusals.Verdict] = []
+            for attempt in UInt64(0)..<3 {
+                let error = BridgeError(.conflict, "x", context: [.init(.position, "\(applied + attempt)")])
+                verdicts.append(refusals.verdict(on: error, policy: .skip, applied: Position(commit: applied)))
+            }
+            #expect(verdicts.first != .stop && verdicts.last == .stop, "\(applied)")
+        }
+        #expect(refusals.isTrying(at: Position(commit: 60)) && !refusals.isTrying(at: Position(commit: 61)))
+    }
+
     @Test("P32 only what can pass is tried again, and no more often than it is said; a connection is never a change's fault")
     func refusals() {
         let change = Position(commit: 10, ordinal: 2)
@@ -103,6 +131,14 @@ struct ConflictFilesTests {
             let verdicts = verdicts(error)
             #expect(verdicts[2...].allSatisfy { $0 == .stop })
             #expect(verdicts[..<2].allSatisfy { if case .tryAgain = $0 { true } else { false } })
+        }
+        // What shows at the commit only tells of no one change.
+        for policy in ConflictPolicy.allCases {
+            for error in [BridgeError(.conflict, "x", context: [.init(.position, "10")]), BridgeError(.changeRefused, "x")] {
+                let verdicts = verdicts(error, policy)
+                #expect(verdicts[2...].allSatisfy { $0 == .stop })
+                #expect(verdicts[..<2].allSatisfy { if case .tryAgain = $0 { true } else { false } })
+            }
         }
         for code in [ErrorCode.valueDoesNotFit, .valueMissing, .schemaChanged] {
             #expect(verdicts(BridgeError(code, "x").at(change), .skip).first == .stop)

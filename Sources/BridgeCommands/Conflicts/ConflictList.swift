@@ -98,7 +98,8 @@ struct ConflictList: Sendable {
                 lines.append("  \(change.kind) of \(Printable.text(open.conflict.stop.table)) \(Printable.text(change.key)), committed \(change.commitTime.rfc3339)")
             }
             if let error = open.error { lines.append("  the journal: \(ErrorRenderer.headline(error))") }
-            lines.append("  \(style.cyan("next:")) correct the target, then bridge conflicts retry; or pass the change over: bridge conflicts skip")
+            let skip = open.conflict.stop.canBeSkipped ? "; or pass the change over: bridge conflicts skip" : ", since no one change can be passed over"
+            lines.append("  \(style.cyan("next:")) correct the target, then bridge conflicts retry\(skip)")
             lines.append("")
         }
         var table = Table([

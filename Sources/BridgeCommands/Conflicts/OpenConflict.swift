@@ -24,9 +24,10 @@ struct OpenConflict: Sendable {
         return open
     }
 
-    /// The change as the journal has it; nil if it is not there any more.
+    /// The change as the journal has it; nil if it is not there any more, or which it is cannot be told.
     /// - Throws: `journalForeign` for the journal of another capture than the one that stopped.
     func change() async throws(BridgeError) -> JournaledChange? {
+        guard stop.canBeSkipped else { return nil }
         let binding = try await JournalInspector.binding(directory: journal)
         guard
             LinkBinding(link: binding.link, identity: binding.identity, origin: binding.origin.storedForm) == stop.binding
@@ -39,7 +40,14 @@ struct OpenConflict: Sendable {
     }
 
     /// Decides that the change is left out, after its content was written to the dead-letter file.
+    /// - Throws: `conflictMissing` where it cannot be told which change it is.
     func passOver() async throws(BridgeError) {
+        guard stop.canBeSkipped else {
+            throw BridgeError(
+                .conflictMissing, "\(direction.way) stands at a transaction's commit: no one change can be passed over",
+                context: [.init(.table, stop.table), .init(.position, stop.position.storedForm)],
+                hint: "bridge conflicts list tells why; correct what is on the target, then run: bridge run")
+        }
         guard let change = try await change() else {
             throw BridgeError(
                 .journalMissing, "the journal does not hold the change which the link stands at",
@@ -62,7 +70,8 @@ struct OpenConflict: Sendable {
         [
             .init(name: "link", value: .string(direction.rawValue)),
             .init(name: "position", value: .string(stop.position.storedForm)),
-            .init(name: "ordinal", value: .integer(Int64(clamping: stop.ordinal))),
+            .init(name: "ordinal", value: JSONValue(stop.ordinal.map { Int64(clamping: $0) })),
+            .init(name: "can_be_skipped", value: .bool(stop.canBeSkipped)),
             .init(name: "table", value: .string(stop.table)),
             .init(name: "reason", value: .string(stop.reason)),
             .init(name: "code", value: .string(stop.code)),

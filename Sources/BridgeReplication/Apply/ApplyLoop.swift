@@ -28,13 +28,14 @@ struct ApplyLoop: Sendable {
         var refusals = Refusals()
         while !stop.isRequested {
             do throws(BridgeError) {
-                let leftOut = refusals.leftOut
+                let before = refusals
                 return try await Retrying(
                     work: "applying", patience: configuration.patience, board: board, stop: stop, logger: logger
-                ).run { (backoff) async throws(BridgeError) in try await apply(leftOut, &backoff) }
+                ).run { (backoff) async throws(BridgeError) in try await apply(before, &backoff) }
             } catch {
-                switch refusals.verdict(on: error, policy: configuration.onConflict) {
+                switch refusals.verdict(on: error, policy: configuration.onConflict, applied: board.current.applied) {
                 case .tryAgain(let pause):
+                    board.update { $0.trouble = "applying: \(error)" }
                     logger.warning("a change could not be applied, and is tried again in \(pause): \(error)")
                     await stop.sleep(pause)
                 case .leaveOut(let position):
@@ -45,11 +46,11 @@ struct ApplyLoop: Sendable {
         }
     }
 
-    private func apply(_ leftOut: [PassedChange], _ backoff: inout Backoff) async throws(BridgeError) {
+    private func apply(_ refusals: Refusals, _ backoff: inout Backoff) async throws(BridgeError) {
         guard let state = try await target.linkState(configuration.link), let checkpoint = state.checkpoint else {
             throw BridgeError(.internalFault, "the target has no checkpoint although the copy is finished")
         }
-        let passedOver = try await decisions(state.origin) + leftOut
+        let passedOver = try await decisions(state.origin) + refusals.leftOut
         board.startedApplying(at: checkpoint)
         let frontier = checkpoint.frontier.commit
         let reader = try await journal.makeReader(after: Position(commit: frontier == 0 ? 0 : frontier - 1))
@@ -57,7 +58,7 @@ struct ApplyLoop: Sendable {
         do throws(BridgeError) {
             let applier = try await target.openApplier(configuration.link, onConflict: configuration.onConflict)
             // What it waited for is there again, though there may be nothing to apply for long.
-            board.update { $0.trouble = nil }
+            if !refusals.isTrying(at: board.current.applied) { board.update { $0.trouble = nil } }
             failure = await exchange(reader, applier, state, checkpoint, passedOver, &backoff)
             await applier.close()
         } catch { failure = error }

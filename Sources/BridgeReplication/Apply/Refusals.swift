@@ -12,21 +12,38 @@ struct Refusals: Sendable {
 
     /// Changes that the policy leaves out and the target's connector could not leave out by itself.
     private(set) var leftOut: [PassedChange] = []
-    private var position: Position?
+    private var place: Place?
     private var attempts = 0
+    /// How far the target was when the last error came.
+    private var applied: Position = .zero
+
+    /// What attempts are counted for.
+    private enum Place: Equatable {
+        case change(Position)
+        /// What shows at the commit only tells of no one change: it is the same trouble until the target gets on. Where its
+        /// transaction ends does not tell, since the next attempt may cut it elsewhere.
+        case behind(Position)
+    }
 
     /// How often a change is tried that something else on the target may let pass, with the first.
     static let attempts = 3
 
-    mutating func verdict(on error: BridgeError, policy: ConflictPolicy) -> Verdict {
+    /// - Parameter applied: everything before it is on the target.
+    mutating func verdict(on error: BridgeError, policy: ConflictPolicy, applied: Position = .zero) -> Verdict {
+        leftOut.removeAll { $0.record.position < applied }
+        self.applied = applied
         guard error.isOfChange else { return .stop }
         if policy == .skip, error.conflictKind != nil, let change = error.changePosition { return .leaveOut(change) }
         // The value is what it is. Who else writes to the target, or what its triggers look at, may be another in a moment.
         guard error.code == .conflict || error.code == .changeRefused else { return .stop }
-        if error.changePosition != position || position == nil { (position, attempts) = (error.changePosition, 0) }
+        let place = error.changePosition.map { Place.change($0) } ?? .behind(applied)
+        if place != self.place { (self.place, attempts) = (place, 0) }
         attempts += 1
         return attempts < Self.attempts ? .tryAgain(after: .milliseconds(100 * attempts)) : .stop
     }
+
+    /// Whether a change that could not be applied is being tried again, and the target has not got on since.
+    func isTrying(at applied: Position) -> Bool { attempts > 0 && self.applied == applied }
 
     /// - Returns: false if it is among them already: leaving it out does not help.
     mutating func leaveOut(_ change: PassedChange) -> Bool {
@@ -70,8 +87,11 @@ extension ApplyLoop {
                 try await files.put(stop)
                 try Failpoint.stopRecorded.hit()
                 told = error.hinting(
-                    "bridge conflicts list shows the change; correct what is on the target and run the command again, or pass the "
-                        + "change over with: bridge conflicts skip")
+                    stop.canBeSkipped
+                        ? "bridge conflicts list shows the change; correct what is on the target and run the command again, or pass "
+                            + "the change over with: bridge conflicts skip"
+                        : "which change it is cannot be told, so none can be passed over; correct what is on the target and run "
+                            + "the command again")
             }
         } catch {
             logger.error("the change that the link stops at cannot be recorded: \(error)")

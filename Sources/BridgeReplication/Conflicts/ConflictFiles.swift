@@ -19,7 +19,8 @@ package actor ConflictFiles {
 
     package nonisolated var stopPath: String { "\(directory)/stopped.json" }
     package nonisolated var decisionsPath: String { "\(directory)/decisions.json" }
-    package nonisolated var deadLetterPath: String { "\(directory)/dead-letters.jsonl" }
+    package nonisolated var deadLetterPath: String { "\(directory)/\(Self.deadLetterName)" }
+    package static let deadLetterName = "dead-letters.jsonl"
 
     // MARK: The change that the link stands at
 
@@ -62,7 +63,8 @@ package actor ConflictFiles {
     /// - Parameter line: the change's content, a line of JSON.
     package func passOver(_ decision: SkipDecision, line: String) throws(BridgeError) {
         try exclusively { () throws(BridgeError) in
-            guard let stop = try stop(), stop.binding == decision.binding, stop.position == decision.position else {
+            guard let stop = try stop(), stop.binding == decision.binding, stop.canBeSkipped, stop.position == decision.position
+            else {
                 throw BridgeError(.conflictMissing, "the link does not stand at that change any more")
             }
             try appendDeadLetter(line)

@@ -19,15 +19,16 @@ package struct LinkBinding: Codable, Hashable, Sendable {
     }
 }
 
-/// The change that a link stands at, because it cannot be applied. Holds no values of rows.
+/// The change that a link stands at, because it cannot be applied; or the transaction, where only its commit showed that
+/// and the change cannot be told. Holds no values of rows.
 package struct ConflictStop: Codable, Hashable, Sendable {
     package static let currentVersion = 1
 
     package var formatVersion = ConflictStop.currentVersion
     package var binding: LinkBinding
-    /// The commit of the change's transaction, in decimal, and the change's place in it.
+    /// The commit of the change's transaction, in decimal, and the change's place in it, where that can be told.
     package var commit: String
-    package var ordinal: UInt64
+    package var ordinal: UInt64?
     /// The target's name of the table.
     package var table: String
     /// An ``ErrorCode``.
@@ -39,16 +40,19 @@ package struct ConflictStop: Codable, Hashable, Sendable {
     /// Microseconds since 1970.
     package var since: Int64
 
-    package var position: Position { Position(commit: UInt64(commit) ?? 0, ordinal: ordinal) }
+    package var position: Position { Position(commit: UInt64(commit) ?? 0, ordinal: ordinal ?? 0) }
+    /// Whether it is one change, which can be passed over.
+    package var canBeSkipped: Bool { ordinal != nil }
     /// Why it could not be applied, in one word.
     package var reason: String { conflict ?? code }
 
-    /// - Returns: nil for an error that is not of one change, or does not tell of which.
+    /// - Returns: nil for an error that is not of changes, or does not tell of which transaction.
     package init?(_ error: BridgeError, _ binding: LinkBinding, since: Timestamp = .now) {
-        guard error.isOfChange, let position = error.changePosition else { return nil }
+        let transaction = error.context.first { $0.key == .position }.flatMap { Position(storedForm: $0.value) }
+        guard error.isOfChange, let position = error.changePosition ?? transaction else { return nil }
         self.binding = binding
         commit = String(position.commit)
-        ordinal = position.ordinal
+        ordinal = error.changePosition?.ordinal
         table = error.context.first { $0.key == .table }?.value ?? ""
         code = error.code.rawValue
         conflict = error.conflictKind?.rawValue
@@ -78,7 +82,7 @@ package struct SkipDecision: Codable, Hashable, Sendable {
     package init(_ stop: ConflictStop, source: String, change: String, key: String, commitTime: Timestamp, at now: Timestamp) {
         binding = stop.binding
         commit = stop.commit
-        ordinal = stop.ordinal
+        ordinal = stop.position.ordinal
         self.source = source
         table = stop.table
         self.change = change

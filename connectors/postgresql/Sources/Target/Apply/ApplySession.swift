@@ -268,7 +268,10 @@ final class ApplySession {
                 throw LinkRecords.missing(link)
             }
             try Failpoint.applyBeforeCommit.hit()
-            try connection.execute("COMMIT")
+            do throws(BridgeError) { try connection.execute("COMMIT") } catch {
+                // What only the commit shows is of no one change.
+                throw error.isOfChange ? error.adding(.position, transaction.storedForm) : error
+            }
         }
         committedNow(checkpoint)
     }

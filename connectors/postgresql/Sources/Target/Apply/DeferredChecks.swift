@@ -83,7 +83,7 @@ extension DeferredConstraint {
         BridgeError(
             .conflict, "two rows clash that a deferrable constraint of the target forbids",
             context: [.init(.table, table.description), .init(.detail, "constraint \(constraint.name)")],
-            hint: "find the rows by the constraint's columns on source and target; one may have been written by someone else on the target")
+            hint: "find the rows by the constraint's columns on source and target; one may have been written by someone else on the target; correct them, then run the command again: nothing can be passed over")
     }
 
     /// Looks at the whole of tables that were loaded, since loading is done in the replica role too.
