@@ -132,6 +132,51 @@ struct ConflictsEndToEndTests {
         #expect(counts?["open"] as? Int == 0 && counts?["recorded"] as? Int == 2)
     }
 
+    @Test("P31 P26 what a deferrable constraint shows at the commit is no one change: the run stops whatever the policy", arguments: ["stop", "skip"])
+    func deferrable(_ policy: String) async throws {
+        let place = try await Workplace(.postgresql, policy: policy)
+        try await place.new("ALTER TABLE t ADD CONSTRAINT later UNIQUE (v) DEFERRABLE; INSERT INTO t VALUES (90, 'held')")
+        try await place.old("INSERT INTO t VALUES (3, 'held')")
+        let stopped = try await place.stopping()
+        #expect(stopped.errors.contains("public.t") && stopped.errors.contains("constraint later"), "\(stopped.errors)")
+        let open = try #require(try await place.list().open.first)
+        #expect(open["table"] as? String == "public.t" && open["reason"] as? String == "conflict")
+        #expect(open["ordinal"] is NSNull && open["can_be_skipped"] as? Bool == false)
+        #expect(try await !place.succeeding("conflicts", "list").output.contains("bridge conflicts skip"))
+        let skipped = try await place.bridge("conflicts", "skip")
+        #expect(skipped.status == 64 && skipped.errors.contains("no one change") && place.deadLetters.isEmpty, "\(skipped.errors)")
+        try await place.new("DELETE FROM t WHERE id = 90")
+        try await place.succeeding("run", "--until-caught-up")
+        #expect(try await place.new("SELECT v FROM t WHERE id = 3") == "held")
+        let list = try await place.list()
+        #expect(list.open.isEmpty && list.records.isEmpty)
+    }
+
+    @Test("P32 dead letters outlive the migration, and the verb that ends it names them")
+    func ended() async throws {
+        let place = try await Workplace(.sqlite)
+        try await place.old("INSERT INTO t VALUES (4, 'secret')")
+        try await place.stopping()
+        try await place.succeeding("conflicts", "skip")
+        try await place.succeeding("run", "--until-caught-up")
+        let letters = place.deadLetters
+        #expect(letters.count == 1)
+        // The second finds it ended, and removes what is left.
+        for _ in 0..<2 {
+            let report = try object(try await place.succeeding("cutover", "cancel", "--json"))
+            #expect(report["phase"] as? String == "cancelled")
+            let files = report["dead_letter_files"] as? [String] ?? []
+            #expect(files.count == 1 && files.first?.hasSuffix("bridge-data/forward/conflicts/dead-letters.jsonl") == true)
+            #expect(place.deadLetters == letters)
+            for (folder, left) in [("forward", ["conflicts"]), ("forward/conflicts", ["dead-letters.jsonl"])] {
+                let path = place.folder.path("bridge-data/\(folder)")
+                #expect(try FileManager.default.contentsOfDirectory(atPath: path) == left)
+            }
+            #expect(!FileManager.default.fileExists(atPath: place.folder.path("bridge-data/reverse")))
+        }
+        #expect(try await place.succeeding("cutover", "cancel").output.contains("dead-letters.jsonl"))
+    }
+
     @Test("P32 stop, mend the target, retry; without a retry the next run gets on as well", arguments: Workplace.Engine.allCases)
     private func retry(_ engine: Workplace.Engine) async throws {
         let place = try await Workplace(engine)
@@ -152,6 +197,9 @@ struct ConflictsEndToEndTests {
         let list = try await place.list()
         #expect(list.open.isEmpty && list.records.isEmpty)
         #expect(place.deadLetters.isEmpty)
+        let ended = try object(try await place.succeeding("cutover", "cancel", "--json"))
+        #expect((ended["dead_letter_files"] as? [String])?.isEmpty == true)
+        #expect(!FileManager.default.fileExists(atPath: place.folder.path("bridge-data/forward")))
     }
 
     @Test("P32 killed between stop, dead letter, decision and apply: the change is passed over and recorded once", arguments: Workplace.Engine.allCases)

@@ -144,6 +144,7 @@ struct CutoverVerbCommand<Verb: CutoverVerbType>: BridgeSubcommand {
         if let reason = report.reason { Console.shared.out(Printable.text(reason)) }
         if let pause = report.pause { Console.shared.out("pause: \(lines.milliseconds(pause))") }
         if let standing = report.standing { for line in lines.standing(standing) { Console.shared.out(line) } }
+        for file in report.deadLetterFiles { Console.shared.out("kept: the changes that were passed over, in \(file)") }
         for step in report.nextSteps { Console.shared.out("next: \(step)") }
         return report.exitStatus
     }

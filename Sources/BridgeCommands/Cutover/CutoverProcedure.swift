@@ -243,6 +243,7 @@ final class CutoverProcedure: Sendable {
         report.succeeded = true
         report.exitStatus = .done
         report.ending = completed ? .completed : .cancelled
+        report.deadLetterFiles = stage.migration.directory.deadLetterFiles
         report.reason = "\(completed ? "completed" : "cancelled"): nothing of the migration is left"
         guard completed, stage.setup.oldTables == .rename else { return }
         report.reason? += " but the old tables, now \(try stage.setup.renamedTables().map(\.newName).joined(separator: ", "))"

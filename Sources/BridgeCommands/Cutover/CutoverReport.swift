@@ -24,6 +24,8 @@ struct CutoverReport: Sendable {
     enum Ending: String, Sendable { case completed, cancelled }
     /// Set once nothing of the migration is left.
     var ending: Ending?
+    /// What is left of an ended migration besides the ledger's archive: the changes that were passed over.
+    var deadLetterFiles: [String] = []
     var nextSteps: [String] = []
     var exitStatus: ExitStatus = .done
 
@@ -57,6 +59,7 @@ struct CutoverReport: Sendable {
             "routing": RoutingFile.json(migration, standing?.routes[.target] ?? []),
             "fences": fences,
             "drift": .array((standing?.drift ?? []).map(JSONValue.string)),
+            "dead_letter_files": .array(deadLetterFiles.map(JSONValue.string)),
             "next_steps": .array(nextSteps.map(JSONValue.string)),
         ]
     }

@@ -37,7 +37,8 @@ extension CutoverStage: TeardownParts {
 }
 
 extension DataDirectory {
-    /// Removes journals and what checks keep; the reports of checks stay.
+    /// Removes journals and what checks keep; the reports of checks stay, and the changes that were passed over: nothing else
+    /// has them.
     /// - Throws: `serverBusy` if another process still uses them after `patience`.
     func removeLinks(patience: Duration) async throws(BridgeError) {
         // Whoever keeps the links at work sees that their records are gone, and ends.
@@ -51,12 +52,31 @@ extension DataDirectory {
             try? await Task.sleep(for: .milliseconds(50))
         }
         try await BlockingWork().run { () throws(BridgeError) in
-            for path in [linkDirectory(.forward), linkDirectory(.reverse), statusFile]
-            where FileManager.default.fileExists(atPath: path) {
-                do { try FileManager.default.removeItem(atPath: path) } catch {
-                    throw BridgeError(.inputOutput, "the migration's files cannot be removed", context: [.init(.file, path)])
+            for direction in [LinkDescription.Direction.forward, .reverse] {
+                if let letters = deadLetterFile(direction) {
+                    try clear(linkDirectory(direction), except: conflictDirectory(direction))
+                    try clear(conflictDirectory(direction), except: letters)
+                } else {
+                    try remove(linkDirectory(direction))
                 }
             }
+            try remove(statusFile)
         }
+    }
+
+    /// Removes what is in a folder, but for one path.
+    private func clear(_ folder: String, except kept: String) throws(BridgeError) {
+        let names: [String]
+        do { names = try FileManager.default.contentsOfDirectory(atPath: folder) } catch { throw notRemoved(folder) }
+        for name in names where "\(folder)/\(name)" != kept { try remove("\(folder)/\(name)") }
+    }
+
+    private func remove(_ path: String) throws(BridgeError) {
+        guard FileManager.default.fileExists(atPath: path) else { return }
+        do { try FileManager.default.removeItem(atPath: path) } catch { throw notRemoved(path) }
+    }
+
+    private func notRemoved(_ path: String) -> BridgeError {
+        BridgeError(.inputOutput, "the migration's files cannot be removed", context: [.init(.file, path)])
     }
 }

@@ -75,6 +75,7 @@ struct EndedMigration: Sendable {
     func report(_ verb: String, _ configuration: Configuration) -> CutoverReport {
         var report = CutoverReport(verb: verb, migration: configuration.migration)
         report.ending = ending
+        report.deadLetterFiles = DataDirectory(configuration.dataDirectory).deadLetterFiles
         report.reason = "nothing to do: the migration was \(phase) at \(endedAt)"
         return report
     }

@@ -39,6 +39,13 @@ package struct DataDirectory: Hashable, Sendable {
     package func conflictDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/conflicts"
     }
+    /// The file with the changes of a link that were passed over; nil if there are none. Blocks, shortly.
+    func deadLetterFile(_ direction: LinkDescription.Direction) -> String? {
+        let path = "\(conflictDirectory(direction))/\(ConflictFiles.deadLetterName)"
+        var status = stat()
+        return stat(path, &status) == 0 && status.st_size > 0 ? path : nil
+    }
+    var deadLetterFiles: [String] { [LinkDescription.Direction.forward, .reverse].compactMap { deadLetterFile($0) } }
     package func checkDirectory(_ direction: LinkDescription.Direction) -> String {
         "\(linkDirectory(direction))/check"
     }
