@@ -78,8 +78,11 @@ struct ConflictsCommand: AsyncParsableCommand {
             abstract: "Pass over the one change that a link stands at.",
             discussion: """
                 The change is first written, whole, to the link's dead-letter file in the data directory, from which a person \
-                can apply it by hand. Then it is left out, and the target records that it was. A change behind it that needs \
-                it becomes a conflict of its own.
+                can apply it by hand. Then it is left out, and the target records that it was. A change behind it that finds \
+                no row, or another one in its way, becomes a conflict of its own. But a row of the target that was in the way \
+                of a skipped insert counts as the source's from then on: later changes of its key change it, and a later \
+                delete removes it. What a deferrable constraint of the target forbids shows at the commit only and cannot be \
+                skipped: correct the target and run again.
                 """)
 
         @OptionGroup var global: GlobalOptions
