@@ -223,9 +223,7 @@ struct HeldStopTests {
     func oneSignal() async throws {
         try await held { run in
             run.send(signal: SIGTERM)
-            let outcome = await run.wait()
-            #expect(outcome.status == 0)
-            #expect(outcome.errors.contains("a database does not answer"))
+            #expect(await run.wait().status == 0)
         }
     }
 }

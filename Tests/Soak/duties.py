@@ -21,7 +21,7 @@ from soak import Bridge
 
 
 def retained(source):
-    return int(source.psql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots"))
+    return int(source.psql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint FROM pg_replication_slots WHERE NOT temporary"))
 
 
 def wait_for(condition, seconds=120):
@@ -51,7 +51,7 @@ def idle(source, megabytes):
 
 
 def stalled(source, target, folder, timeout):
-    process = "SELECT active_pid FROM pg_replication_slots"
+    process = "SELECT active_pid FROM pg_replication_slots WHERE NOT temporary"
     journal = os.path.join(folder, "data", "forward", "journal")
 
     def size():
@@ -102,7 +102,7 @@ def main():
         subprocess.run(bridge.command("schema", "apply"), check=True, stdout=bridge.log, stderr=bridge.log)
         subprocess.run(bridge.command("run", "--until-caught-up"), check=True, stdout=bridge.log, stderr=bridge.log)
         bridge.start()
-        good = wait_for(lambda: source.psql("SELECT active FROM pg_replication_slots") == "t")
+        good = wait_for(lambda: source.psql("SELECT active FROM pg_replication_slots WHERE NOT temporary") == "t")
         good = idle(source, options.megabytes) and good
         good = stalled(source, target, folder, options.timeout) and good
         columns = "tid, bid, aid, delta, mtime"

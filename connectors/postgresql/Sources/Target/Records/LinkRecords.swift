@@ -299,6 +299,21 @@ enum LinkRecords {
     static func remove(_ link: LinkDescription, _ connection: PostgresConnection) throws(BridgeError) {
         let action = "removing the link's records"
         for index in try IndexRecords.read(link, connection) { try IndexRecords.restore(index, link, connection) }
+        // The applier may be at work until it misses the records. It holds the link's row and comes to the tables, which are
+        // locked here, or the other way round.
+        let deadline = ContinuousClock.now + .seconds(15)
+        while true {
+            do throws(BridgeError) {
+                try removeRecords(link, connection, during: action)
+                break
+            } catch where error.sqlState == "40P01" && ContinuousClock.now < deadline { continue }
+        }
+        try removeOrigin(link, connection)
+    }
+
+    private static func removeRecords(
+        _ link: LinkDescription, _ connection: PostgresConnection, during action: String
+    ) throws(BridgeError) {
         try connection.inTransaction { () throws(BridgeError) in
             try connection.execute(schemaLock)
             guard try exists(connection) else { return }
@@ -309,7 +324,6 @@ enum LinkRecords {
             try connection.execute("DROP TABLE IF EXISTS \(tables)", during: action)
             try dropSchemaIfEmpty(connection, during: action)
         }
-        try removeOrigin(link, connection)
     }
 
     /// Drops the schema unless something of ours is left in it. In a transaction under ``schemaLock``.
