@@ -24,6 +24,7 @@ actor PostgresCapture: CaptureSession {
     private static let gatheringMicroseconds: UInt32 = 200
     /// A part of a transaction that is read back, and of which perhaps nothing is delivered, before the server is looked to.
     private static let readBackMessages = 100_000
+    private static let turnBytes = 4 << 20
     private static let numberRefresh = Duration.seconds(3_600)
 
     nonisolated let executor = ThreadExecutor(name: "pg-capture")
@@ -56,6 +57,8 @@ actor PostgresCapture: CaptureSession {
     private var statusInterval = Duration.seconds(5)
     private var toldFlushed: UInt64 = 0
     private var quickReads = 0
+    /// Whether messages may be at hand that the last look left.
+    private var hasMore = false
     private var lastRecords = ContinuousClock.now
     private var lastStatus = ContinuousClock.now
     private var lastQuestion = ContinuousClock.now
@@ -193,7 +196,7 @@ actor PostgresCapture: CaptureSession {
             try maintain(stream, now)
             let hasRecords = buffer.count > start
             if hasRecords || isFrontierDue(now) || now >= deadline { break }
-            if intake.isReadingBack { continue }
+            if intake.isReadingBack || hasMore { continue }
             switch stream.wait(unsentSince == nil ? .read : [.read, .write], until: nextWake(before: deadline)) {
             case .ready(let events):
                 if events.contains(.read) { try stream.consumeInput() }
@@ -231,12 +234,19 @@ actor PostgresCapture: CaptureSession {
         return progress
     }
 
-    /// Takes every message that is at hand, as long as there is room.
+    /// Takes every message that is at hand, as long as there is room, and not more than ``turnBytes``: those of running
+    /// transactions take no room in the buffer, and whoever waits for this read would wait for the last of them.
     private func takeMessages(
         _ stream: PostgresConnection, _ buffer: RecordBuffer, _ end: Int, _ progress: inout CaptureProgress
     ) throws(BridgeError) {
         var hasLookedAtSocket = false
+        var taken = 0
+        hasMore = false
         while buffer.count < end {
+            guard taken < Self.turnBytes else {
+                hasMore = true
+                return
+            }
             if intake.isReadingBack {
                 try readBack(buffer, end, &progress)
                 // What is left waits for its turn; the server may have waited for a sign of life.
@@ -247,6 +257,7 @@ actor PostgresCapture: CaptureSession {
             case .message:
                 hasLookedAtSocket = false
                 unansweredSince = nil
+                taken += data.bytes.count
                 try take(data.bytes, stream, buffer, &progress)
             case .pending:
                 // The socket is read once more before this counts as nothing.

@@ -20,6 +20,8 @@ actor SlotKeeper {
     private nonisolated let slot: String
     private nonisolated let applicationName: String
     private var session: PostgresConnection?
+    /// The oldest transaction that ran at the last look.
+    private var oldestSeen: UInt64 = 0
 
     init(_ connectionString: ConnectionString, slot: String, applicationName: String) {
         self.connectionString = connectionString
@@ -48,20 +50,23 @@ actor SlotKeeper {
 
     /// Has a record of the running transactions written if the slot needs one. It is a service, not a duty: where it fails,
     /// the server's own record comes later, and whatever is wrong with the connection capture will say.
+    ///
+    /// Nothing is tried while a transaction runs that ran at the last look: the making of the slot would wait for it, and be
+    /// given up with an error in the server's log. Nor is the last free slot taken, which somebody else may need.
     /// - Returns: false if it is to be tried again.
     private func look() -> Bool {
         do throws(BridgeError) {
             let session = try connected()
-            let row = try session.rows(
-                "SELECT pg_wal_lsn_diff(confirmed_flush_lsn, restart_lsn)::bigint FROM pg_replication_slots WHERE slot_name = $1",
-                [slot]
-            ).first
-            guard let behind = row?[0].flatMap({ UInt64($0) }), behind > Self.allowance else { return true }
+            let row = try session.rows(Self.query, [slot]).first ?? []
+            guard row.count == 4, let behind = row[0].flatMap({ UInt64($0) }), behind > Self.allowance else { return true }
+            let (oldest, next) = (row[1].flatMap { UInt64($0) } ?? 0, row[2].flatMap { UInt64($0) } ?? 0)
+            let seen = oldestSeen
+            oldestSeen = oldest
+            guard let free = row[3].flatMap({ Int($0) }), free >= 2, oldest == next || oldest > seen else { return false }
             let name = quoteLiteral("bridge_keep_\(session.backendProcess)")
             do throws(BridgeError) {
                 try session.execute("SELECT pg_create_logical_replication_slot(\(name), 'pgoutput', true)")
             } catch {
-                // Given up while it waited for an older transaction; or all slots are in use.
                 guard !session.isBroken else { throw error }
                 return false
             }
@@ -72,6 +77,14 @@ actor SlotKeeper {
             return false
         }
     }
+
+    /// How much is retained behind what is confirmed, the oldest running transaction and the next one, and the free slots.
+    private static let query = """
+        SELECT pg_wal_lsn_diff(confirmed_flush_lsn, restart_lsn)::bigint,
+          pg_snapshot_xmin(pg_current_snapshot()), pg_snapshot_xmax(pg_current_snapshot()),
+          (SELECT setting::int FROM pg_settings WHERE name = 'max_replication_slots') - (SELECT count(*) FROM pg_replication_slots)
+        FROM pg_replication_slots WHERE slot_name = $1
+        """
 
     private func connected() throws(BridgeError) -> PostgresConnection {
         if let session, !session.isBroken { return session }

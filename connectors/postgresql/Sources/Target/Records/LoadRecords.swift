@@ -185,10 +185,11 @@ struct LoadRecords {
         // TRUNCATE is refused for a table that others refer to, in the replica role too.
         let mode = isReferenced ? "SHARE ROW EXCLUSIVE" : "ACCESS EXCLUSIVE"
         try connection.execute("SET LOCAL lock_timeout = '5s'; LOCK TABLE \(table.only) IN \(mode) MODE", during: Self.action)
+        // As a subquery and not as an array, since only that is hashed: there may be hundreds of parts.
         let foreign = try connection.rows(
             """
-            SELECT 1 FROM \(table.only) WHERE xmin <> ALL (
-              ARRAY(SELECT writer FROM _bridge.link_part WHERE \(Self.ofPart) AND writer IS NOT NULL)) LIMIT 1
+            SELECT 1 FROM \(table.only) WHERE xmin NOT IN (
+              SELECT writer FROM _bridge.link_part WHERE \(Self.ofPart) AND writer IS NOT NULL) LIMIT 1
             """, key, during: "looking at what an unfinished load left")
         guard foreign.isEmpty else { throw notEmpty(table) }
         try connection.execute(
