@@ -30,7 +30,7 @@ final class ApplySession {
     var transaction = Position.zero
     /// The table whose statement the server refused last; nil if that cannot be told.
     var refusedPlan: RelationPlan?
-    /// Tables with deferrable constraints that the open transaction wrote to. A plan stays here when its relation changes.
+    /// What the open transaction wrote by. A plan stays here when its relation changes.
     var touched: [RelationPlan] = []
     /// Where in the batch which transaction begins.
     var transactionStarts: [(offset: Int, position: Position)] = []
@@ -59,24 +59,45 @@ final class ApplySession {
     // MARK: Batches
 
     func apply(_ batch: ChangeBatch) throws(BridgeError) {
-        do throws(BridgeError) {
-            try Failpoint.applyBegin.hit()
-            for (id, relation) in batch.relations { learn(id, relation) }
-            locator = ChangeLocator(batch.places, fallback: transaction)
-            self.batch = batch.records.bytes
-            defer { self.batch = UnsafeRawBufferPointer(start: nil, count: 0) }
-            try walk(batch)
-            try record(batch.leftOut)
-            guard let checkpoint = batch.checkpoint else {
-                try Failpoint.applyPart.hit()
-                return
+        // Where the session stands, for another go.
+        let (known, started, before, isFirst) = (relations, transaction, committed, !isOpen)
+        var attempts = 0
+        while true {
+            do throws(BridgeError) {
+                return try applyOnce(batch)
+            } catch {
+                rollback()
+                attempts += 1
+                // Whatever failed, a plan that is out of date may be why. Earlier batches of the transaction are gone with
+                // it; the caller brings them again.
+                guard let changed = changedTable() else { throw error }
+                plans.removeAll()
+                guard isFirst, committed == before, attempts < 3 else { throw TargetShape.error(changed) }
+                relations = known
+                transaction = started
             }
-            try commit(checkpoint)
-            try Failpoint.applyAfterCommit.hit()
-        } catch {
-            rollback()
-            throw error
         }
+    }
+
+    private func changedTable() -> TableName? {
+        guard !connection.isBroken, !plans.isEmpty else { return nil }
+        return try? TargetShape.firstChanged(Array(plans.values), connection)
+    }
+
+    private func applyOnce(_ batch: ChangeBatch) throws(BridgeError) {
+        try Failpoint.applyBegin.hit()
+        for (id, relation) in batch.relations { learn(id, relation) }
+        locator = ChangeLocator(batch.places, fallback: transaction)
+        self.batch = batch.records.bytes
+        defer { self.batch = UnsafeRawBufferPointer(start: nil, count: 0) }
+        try walk(batch)
+        try record(batch.leftOut)
+        guard let checkpoint = batch.checkpoint else {
+            try Failpoint.applyPart.hit()
+            return
+        }
+        try commit(checkpoint)
+        try Failpoint.applyAfterCommit.hit()
     }
 
     /// Undoes everything since the last commit. Never fails: a connection that cannot do it is gone, and the server does.
@@ -260,12 +281,18 @@ final class ApplySession {
         }
         if isOpen || checkpoint != committed {
             if isOpen { try checkTouched() }
-            let begin = beginStatements().map { "\($0); " }.joined()
+            // Behind all that was written, so that its locks keep the shape.
+            let shapes = touched.isEmpty ? [] : [TargetShape.check(of: touched)]
+            let begin = (beginStatements() + shapes).map { "\($0); " }.joined()
             let update = ApplyStatements.checked(LinkRecords.checkpointUpdate(link, checkpoint))
             do throws(BridgeError) {
                 try connection.execute(begin + update)
-            } catch where error.sqlState == "22012" {
-                throw LinkRecords.missing(link)
+            } catch {
+                switch error.sqlState {
+                case "22012": throw LinkRecords.missing(link)
+                case TargetShape.isOther: throw TargetShape.error(nil)
+                default: throw error
+                }
             }
             try Failpoint.applyBeforeCommit.hit()
             try connection.execute("COMMIT")
@@ -299,13 +326,14 @@ final class ApplySession {
                 .internalFault, "the stream holds changes of a table that is not the link's",
                 context: [.init(.table, relation.name.description)])
         }
+        let shape = try TargetShape.read(mapping.target, connection)
         guard let table = try TargetTable.read(mapping.target, connection) else {
             throw BridgeError(
                 .targetTableMissing, "the target table does not exist",
                 context: [.init(.table, mapping.target.description)])
         }
         let plan = try RelationPlan(
-            number: planCount, relation: relation, mapping: mapping, table: table)
+            number: planCount, relation: relation, mapping: mapping, table: table, shape: shape)
         planCount += 1
         plans[id] = plan
         return plan
