@@ -183,52 +183,6 @@ final class ApplySession {
         run.begin(at: offset)
     }
 
-    /// Applies a run inside the open transaction, each table in the fastest way that is right. Tables do not depend on
-    /// each other: in the replica role neither foreign keys nor ordinary triggers look from one to another.
-    private func apply(_ run: Run) throws(BridgeError) {
-        // Each refusal moves a table to a slower way; after a few all that are left go there.
-        var refusals = 0
-        while run.tables.contains(where: { !$0.effects.needsExactOrder }) {
-            do throws(BridgeError) {
-                try applySetwise(run)
-                break
-            } catch {
-                guard Self.isUndecided(error), !connection.isBroken, hasSavepoint, refusals <= 2 * run.tables.count + 4 else {
-                    throw error
-                }
-                try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
-                hasSavepoint = false
-                refusals += 1
-                do throws(BridgeError) { try slowDown(run, all: refusals > 3, error) } catch {
-                    throw try refusedState(run, error)
-                }
-            }
-        }
-        if run.tables.contains(where: { $0.effects.needsExactOrder }) { try applyExactly(run) }
-    }
-
-    /// Chooses the next slower way for the table that the server refused.
-    private func slowDown(_ run: Run, all: Bool, _ error: BridgeError) throws(BridgeError) {
-        for (plan, effects) in run.tables where all || refusedPlan == nil || plan === refusedPlan {
-            if effects.isStateOnly, effects.needsReplacing, plan === refusedPlan { throw error }
-            // Values that rows pass on among themselves clash in passing only.
-            let isClash = error.sqlState == "23505" || error.sqlState == "23P01"
-            if effects.isStateOnly || (isClash && !effects.needsReplacing) {
-                effects.needsReplacing = true
-            } else {
-                effects.needsExactOrder = true
-            }
-        }
-    }
-
-    /// Whether an error may come from merging and reordering alone, or wants the exact order to name its change.
-    private static func isUndecided(_ error: BridgeError) -> Bool {
-        switch error.code {
-        case .conflict, .changeRefused, .valueDoesNotFit, .valueMissing: true
-        default: error.sqlState == "21000" || error.sqlState == "22012"
-        }
-    }
-
     // MARK: Truncates
 
     /// One statement for all tables, since a table that others refer to cannot be emptied alone. CASCADE is not repeated:
@@ -343,12 +297,18 @@ final class ApplySession {
 
     /// The source transaction that the record at an offset of the batch belongs to.
     func position(at offset: Int) -> Position {
+        let next = firstTransaction(at: offset + 1)
+        return next == 0 ? transaction : transactionStarts[next - 1].position
+    }
+
+    /// The number of the first transaction that begins at an offset of the batch or behind it.
+    func firstTransaction(at offset: Int) -> Int {
         var (low, high) = (0, transactionStarts.count)
         while low < high {
             let middle = (low + high) / 2
-            if transactionStarts[middle].offset <= offset { low = middle + 1 } else { high = middle }
+            if transactionStarts[middle].offset < offset { low = middle + 1 } else { high = middle }
         }
-        return low == 0 ? transaction : transactionStarts[low - 1].position
+        return low
     }
 
     /// The error with its table, by the name that the operator knows, and the source position.
@@ -380,7 +340,8 @@ struct Run {
     var rows = 0
     /// Whether nothing but this run is in the batch, which ends with a checkpoint.
     var isWholeBatch = false
-    private(set) var tables: [(plan: RelationPlan, effects: RelationEffects)] = []
+    typealias Table = (plan: RelationPlan, effects: RelationEffects)
+    private(set) var tables: [Table] = []
 
     init(bytes: UnsafeRawBufferPointer, start: Int) {
         self.bytes = bytes
