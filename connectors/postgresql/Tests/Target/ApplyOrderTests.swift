@@ -40,6 +40,90 @@ struct ApplyOrderTests: ApplySuite {
         try await fixture.end()
     }
 
+    /// Swaps pairs of unique values the way that only a constraint looked at later allows, and moves some rows to new keys.
+    private static func swaps(_ pairs: Int, in writer: inout BatchWriter, moves: Bool) {
+        for row in stride(from: 1, to: 2 * pairs, by: 2) {
+            writer.update(1, [.text("\(row)"), .text("\(row + 1)")])
+            writer.update(1, [.text("\(row + 1)"), .text("\(row)")])
+        }
+        guard moves else { return }
+        for row in 150..<(150 + pairs) {
+            writer.update(1, [.text("\(row + 1_000)"), .text("\(row)")], old: [.text("\(row)"), .absent])
+        }
+    }
+
+    @Test("P24 P25 a column that the target gets while the applier runs keeps its values in rows that are put back")
+    func columnAdded() async throws {
+        for (pairs, moves) in [(2, false), (60, false), (2, true), (45, true)] {
+            let fixture = try await TargetFixture(
+                "CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t SELECT i, i FROM generate_series(1, 200) i",
+                tables: ["t"])
+            try await fixture.begin()
+            var writer = BatchWriter(relations: [relation(1, "t", [("id", "integer"), ("u", "integer")])])
+            let applier = try await fixture.openApplier()
+            for size in [1, Self.many] {
+                writer.begin()
+                for _ in 0..<size { writer.update(1, ["200", "200"]) }
+                writer.commit()
+                try await applier.apply(writer.take())
+            }
+            try await fixture.cluster.psql(fixture.url, "ALTER TABLE t ADD own text; UPDATE t SET own = 'own' || u")
+            writer.begin()
+            Self.swaps(pairs, in: &writer, moves: moves)
+            writer.commit()
+            try await applier.apply(writer.take())
+            // Behind it all goes on, without and with such rows.
+            writer.begin()
+            Self.swaps(pairs, in: &writer, moves: false)
+            writer.commit()
+            try await applier.apply(writer.take())
+            await applier.close()
+            #expect(
+                try await fixture.sql(
+                    """
+                    SELECT count(*), count(own), count(*) FILTER (WHERE id <= \(2 * pairs) AND u = CASE WHEN id % 2 = 1 THEN id + 1 ELSE id - 1 END),
+                      count(*) FILTER (WHERE id > 1000 AND own = 'own' || u AND u = id - 1000) FROM t
+                    """) == "200|200|\(2 * pairs)|\(moves ? pairs : 0)", "\(pairs) \(moves)")
+            try await fixture.end()
+        }
+    }
+
+    @Test("P24 a table that gets another shape within a transaction of several batches sends it back to its beginning")
+    func columnAddedWithin() async throws {
+        let fixture = try await TargetFixture(
+            """
+            CREATE TABLE t (id int PRIMARY KEY, u int UNIQUE); INSERT INTO t SELECT i, i FROM generate_series(1, 200) i;
+            CREATE TABLE other (id int PRIMARY KEY)
+            """, tables: ["t", "other"])
+        try await fixture.begin()
+        let relations = [relation(1, "t", [("id", "integer"), ("u", "integer")]), relation(2, "other", [("id", "integer")])]
+        var writer = BatchWriter(relations: relations)
+        let applier = try await fixture.openApplier()
+        writer.begin()
+        writer.update(1, ["200", "200"])
+        writer.commit()
+        try await applier.apply(writer.take())
+        writer.begin()
+        writer.insert(2, ["1"])
+        let first = writer.take(isPart: true)
+        Self.swaps(50, in: &writer, moves: true)
+        writer.commit()
+        let second = writer.take()
+        try await applier.apply(first)
+        try await fixture.cluster.psql(fixture.url, "ALTER TABLE t ADD own text; UPDATE t SET own = 'own' || u")
+        let error = await #expect(throws: BridgeError.self) { try await applier.apply(second) }
+        #expect(error?.retry == .backoff, "\(String(describing: error))")
+        #expect(error?.context.first { $0.key == .table }?.value == "public.t")
+        await applier.close()
+        #expect(try await fixture.sql("SELECT count(*) FILTER (WHERE own = 'own' || id AND u = id), count(*) FROM t") == "200|200")
+        let again = try await fixture.openApplier()
+        try await again.apply(first)
+        try await again.apply(second)
+        await again.close()
+        #expect(try await fixture.sql("SELECT count(own), count(*) FILTER (WHERE id > 1000) FROM t") == "200|50")
+        try await fixture.end()
+    }
+
     @Test("P31 an update, a delete and an insert that meet another state are named conflicts")
     func conflicts() async throws {
         let fixture = try await TargetFixture(Self.simpleTable + "; INSERT INTO t VALUES (5, 'here', NULL)", tables: ["t"])

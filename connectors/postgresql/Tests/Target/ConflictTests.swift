@@ -233,6 +233,59 @@ struct ConflictTests: ApplySuite {
         }
     }
 
+    /// Two rows swap their unique values, as a source with a deferrable constraint allows, many transactions before and
+    /// behind one that is contradicted.
+    @Test("P31 P25 a conflict leaves the swap of another transaction in its batch alone")
+    func swapBesideConflict() async throws {
+        for (filler, policy) in [(1, ConflictPolicy.stop), (150, .stop), (1, .skip), (150, .skip), (150, .overwrite)] {
+            let fixture = try await TargetFixture(
+                Self.table + "; CREATE TABLE calm (id int PRIMARY KEY)", tables: ["t", "calm"])
+            try await fixture.begin()
+            let calm = relation(2, "calm", [("id", "integer")])
+            var writer = BatchWriter(relations: [Self.described, calm])
+            func swap() {
+                writer.begin()
+                writer.update(1, ["5", .unchanged, "60"])
+                writer.update(1, ["6", "six", "50"])
+                writer.commit()
+            }
+            func fill(_ first: Int) {
+                for row in 0..<filler {
+                    writer.begin()
+                    writer.insert(1, [.text("\(first + row)"), nil, nil])
+                    writer.insert(2, [.text("\(first + row)")])
+                    writer.commit()
+                }
+            }
+            swap()
+            fill(1_000)
+            writer.begin()
+            writer.insert(1, ["90", "before", nil])
+            writer.update(1, ["77", "missing", "7700"])
+            writer.commit()
+            let commit = writer.position.commit
+            fill(5_000)
+            swap()
+            swap()
+            if policy == .stop {
+                let error = await #expect(throws: BridgeError.self) { try await apply(writer.take(), fixture, policy) }
+                #expect(error?.conflictKind == .updateFoundNoRow, "\(filler) \(String(describing: error))")
+                #expect(error?.changePosition == Position(commit: commit, ordinal: 1), "\(filler)")
+            } else {
+                try await apply(writer.take(), fixture, policy)
+                #expect(
+                    try await fixture.sql("SELECT id, v, u, own FROM t WHERE id < 90 ORDER BY id")
+                        == "5|here|60|kept\n6|six|50|kept too\n7|seven|70|kept as well"
+                        + (policy == .skip ? "" : "\n77|missing|7700|default"))
+                #expect(try await records(fixture).map(\.key) == ["{\"id\":\"77\"}"])
+                #expect(try await records(fixture).map(\.position) == [Position(commit: commit, ordinal: 1)])
+                #expect(try await fixture.sql("SELECT count(*) FROM calm") == "\(2 * filler)")
+                #expect(try await fixture.sql("SELECT count(*) FROM t WHERE id >= 90") == "\(2 * filler + 1)")
+            }
+            try await fixture.end()
+        }
+    }
+
     @Test("P31 a row that comes and goes within a batch finds one in its place all the same")
     func comesAndGoes() async throws {
         for policy in ConflictPolicy.allCases {

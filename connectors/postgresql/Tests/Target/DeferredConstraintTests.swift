@@ -75,6 +75,33 @@ struct DeferredConstraintTests: ApplySuite {
         }
     }
 
+    @Test("P26 a deferrable constraint that the target gets while the applier runs counts from the next batch on")
+    func addedLater() async throws {
+        let fixture = try await TargetFixture(
+            "CREATE TABLE t (id int PRIMARY KEY, a int, b text); INSERT INTO t VALUES (1, 1, 'x')", tables: ["t"])
+        try await fixture.begin()
+        for filler in [0, Self.many] {
+            var writer = BatchWriter(relations: [Self.described], lsn: filler == 0 ? 1_000 : 900_000)
+            let applier = try await fixture.openApplier()
+            writer.begin()
+            for row in 0...filler { writer.insert(1, [.text("\(10_000 + filler + row)"), .text("\(-filler - row - 1)"), nil]) }
+            writer.commit()
+            try await applier.apply(writer.take())
+            try await fixture.cluster.psql(fixture.url, "ALTER TABLE t ADD CONSTRAINT later UNIQUE (a) DEFERRABLE")
+            writer.begin()
+            for row in 0..<filler { writer.insert(1, [.text("\(20_000 + row)"), .text("\(5_000 + row)"), nil]) }
+            writer.insert(1, ["2", "1", "y"])
+            writer.commit()
+            let error = await #expect(throws: BridgeError.self) { try await applier.apply(writer.take()) }
+            #expect(error?.code == .conflict, "\(String(describing: error))")
+            #expect(error?.context.first { $0.key == .detail }?.value == "constraint later")
+            await applier.close()
+            #expect(try await fixture.sql("SELECT count(*) FROM t WHERE a = 1") == "1")
+            try await fixture.cluster.psql(fixture.url, "ALTER TABLE t DROP CONSTRAINT later")
+        }
+        try await fixture.end()
+    }
+
     @Test("P26 NULL clashes with NULL only where the constraint says so")
     func nulls() async throws {
         let fixture = try await TargetFixture(

@@ -30,7 +30,7 @@ final class ApplySession {
     var transaction = Position.zero
     /// The table whose statement the server refused last; nil if that cannot be told.
     var refusedPlan: RelationPlan?
-    /// Tables with deferrable constraints that the open transaction wrote to. A plan stays here when its relation changes.
+    /// What the open transaction wrote by. A plan stays here when its relation changes.
     var touched: [RelationPlan] = []
     /// Where in the batch which transaction begins.
     var transactionStarts: [(offset: Int, position: Position)] = []
@@ -59,24 +59,45 @@ final class ApplySession {
     // MARK: Batches
 
     func apply(_ batch: ChangeBatch) throws(BridgeError) {
-        do throws(BridgeError) {
-            try Failpoint.applyBegin.hit()
-            for (id, relation) in batch.relations { learn(id, relation) }
-            locator = ChangeLocator(batch.places, fallback: transaction)
-            self.batch = batch.records.bytes
-            defer { self.batch = UnsafeRawBufferPointer(start: nil, count: 0) }
-            try walk(batch)
-            try record(batch.leftOut)
-            guard let checkpoint = batch.checkpoint else {
-                try Failpoint.applyPart.hit()
-                return
+        // Where the session stands, for another go.
+        let (known, started, before, isFirst) = (relations, transaction, committed, !isOpen)
+        var attempts = 0
+        while true {
+            do throws(BridgeError) {
+                return try applyOnce(batch)
+            } catch {
+                rollback()
+                attempts += 1
+                // Whatever failed, a plan that is out of date may be why. Earlier batches of the transaction are gone with
+                // it; the caller brings them again.
+                guard let changed = changedTable() else { throw error }
+                plans.removeAll()
+                guard isFirst, committed == before, attempts < 3 else { throw TargetShape.error(changed) }
+                relations = known
+                transaction = started
             }
-            try commit(checkpoint)
-            try Failpoint.applyAfterCommit.hit()
-        } catch {
-            rollback()
-            throw error
         }
+    }
+
+    private func changedTable() -> TableName? {
+        guard !connection.isBroken, !plans.isEmpty else { return nil }
+        return try? TargetShape.firstChanged(Array(plans.values), connection)
+    }
+
+    private func applyOnce(_ batch: ChangeBatch) throws(BridgeError) {
+        try Failpoint.applyBegin.hit()
+        for (id, relation) in batch.relations { learn(id, relation) }
+        locator = ChangeLocator(batch.places, fallback: transaction)
+        self.batch = batch.records.bytes
+        defer { self.batch = UnsafeRawBufferPointer(start: nil, count: 0) }
+        try walk(batch)
+        try record(batch.leftOut)
+        guard let checkpoint = batch.checkpoint else {
+            try Failpoint.applyPart.hit()
+            return
+        }
+        try commit(checkpoint)
+        try Failpoint.applyAfterCommit.hit()
     }
 
     /// Undoes everything since the last commit. Never fails: a connection that cannot do it is gone, and the server does.
@@ -162,52 +183,6 @@ final class ApplySession {
         run.begin(at: offset)
     }
 
-    /// Applies a run inside the open transaction, each table in the fastest way that is right. Tables do not depend on
-    /// each other: in the replica role neither foreign keys nor ordinary triggers look from one to another.
-    private func apply(_ run: Run) throws(BridgeError) {
-        // Each refusal moves a table to a slower way; after a few all that are left go there.
-        var refusals = 0
-        while run.tables.contains(where: { !$0.effects.needsExactOrder }) {
-            do throws(BridgeError) {
-                try applySetwise(run)
-                break
-            } catch {
-                guard Self.isUndecided(error), !connection.isBroken, hasSavepoint, refusals <= 2 * run.tables.count + 4 else {
-                    throw error
-                }
-                try connection.execute("ROLLBACK TO SAVEPOINT bridge; RELEASE SAVEPOINT bridge")
-                hasSavepoint = false
-                refusals += 1
-                do throws(BridgeError) { try slowDown(run, all: refusals > 3, error) } catch {
-                    throw try refusedState(run, error)
-                }
-            }
-        }
-        if run.tables.contains(where: { $0.effects.needsExactOrder }) { try applyExactly(run) }
-    }
-
-    /// Chooses the next slower way for the table that the server refused.
-    private func slowDown(_ run: Run, all: Bool, _ error: BridgeError) throws(BridgeError) {
-        for (plan, effects) in run.tables where all || refusedPlan == nil || plan === refusedPlan {
-            if effects.isStateOnly, effects.needsReplacing, plan === refusedPlan { throw error }
-            // Values that rows pass on among themselves clash in passing only.
-            let isClash = error.sqlState == "23505" || error.sqlState == "23P01"
-            if effects.isStateOnly || (isClash && !effects.needsReplacing) {
-                effects.needsReplacing = true
-            } else {
-                effects.needsExactOrder = true
-            }
-        }
-    }
-
-    /// Whether an error may come from merging and reordering alone, or wants the exact order to name its change.
-    private static func isUndecided(_ error: BridgeError) -> Bool {
-        switch error.code {
-        case .conflict, .changeRefused, .valueDoesNotFit, .valueMissing: true
-        default: error.sqlState == "21000" || error.sqlState == "22012"
-        }
-    }
-
     // MARK: Truncates
 
     /// One statement for all tables, since a table that others refer to cannot be emptied alone. CASCADE is not repeated:
@@ -260,12 +235,18 @@ final class ApplySession {
         }
         if isOpen || checkpoint != committed {
             if isOpen { try checkTouched() }
-            let begin = beginStatements().map { "\($0); " }.joined()
+            // Behind all that was written, so that its locks keep the shape.
+            let shapes = touched.isEmpty ? [] : [TargetShape.check(of: touched)]
+            let begin = (beginStatements() + shapes).map { "\($0); " }.joined()
             let update = ApplyStatements.checked(LinkRecords.checkpointUpdate(link, checkpoint))
             do throws(BridgeError) {
                 try connection.execute(begin + update)
-            } catch where error.sqlState == "22012" {
-                throw LinkRecords.missing(link)
+            } catch {
+                switch error.sqlState {
+                case "22012": throw LinkRecords.missing(link)
+                case TargetShape.isOther: throw TargetShape.error(nil)
+                default: throw error
+                }
             }
             try Failpoint.applyBeforeCommit.hit()
             do throws(BridgeError) { try connection.execute("COMMIT") } catch {
@@ -302,13 +283,14 @@ final class ApplySession {
                 .internalFault, "the stream holds changes of a table that is not the link's",
                 context: [.init(.table, relation.name.description)])
         }
+        let shape = try TargetShape.read(mapping.target, connection)
         guard let table = try TargetTable.read(mapping.target, connection) else {
             throw BridgeError(
                 .targetTableMissing, "the target table does not exist",
                 context: [.init(.table, mapping.target.description)])
         }
         let plan = try RelationPlan(
-            number: planCount, relation: relation, mapping: mapping, table: table)
+            number: planCount, relation: relation, mapping: mapping, table: table, shape: shape)
         planCount += 1
         plans[id] = plan
         return plan
@@ -318,12 +300,18 @@ final class ApplySession {
 
     /// The source transaction that the record at an offset of the batch belongs to.
     func position(at offset: Int) -> Position {
+        let next = firstTransaction(at: offset + 1)
+        return next == 0 ? transaction : transactionStarts[next - 1].position
+    }
+
+    /// The number of the first transaction that begins at an offset of the batch or behind it.
+    func firstTransaction(at offset: Int) -> Int {
         var (low, high) = (0, transactionStarts.count)
         while low < high {
             let middle = (low + high) / 2
-            if transactionStarts[middle].offset <= offset { low = middle + 1 } else { high = middle }
+            if transactionStarts[middle].offset < offset { low = middle + 1 } else { high = middle }
         }
-        return low == 0 ? transaction : transactionStarts[low - 1].position
+        return low
     }
 
     /// The error with its table, by the name that the operator knows, and the source position.
@@ -355,7 +343,8 @@ struct Run {
     var rows = 0
     /// Whether nothing but this run is in the batch, which ends with a checkpoint.
     var isWholeBatch = false
-    private(set) var tables: [(plan: RelationPlan, effects: RelationEffects)] = []
+    typealias Table = (plan: RelationPlan, effects: RelationEffects)
+    private(set) var tables: [Table] = []
 
     init(bytes: UnsafeRawBufferPointer, start: Int) {
         self.bytes = bytes

@@ -3,12 +3,12 @@ import BridgeCore
 /// The check of deferrable constraints, which the server leaves out in the replica role: what a transaction touched is
 /// collected as it is applied, and looked at before the commit, since only then it must be right.
 extension ApplySession {
-    /// Collects what a run, which has been applied in the open transaction, wrote to tables with such constraints.
+    /// Notes the tables of a run, which has been applied in the open transaction, and collects what it wrote to those with
+    /// such constraints.
     func collectTouched(_ run: Run) throws(BridgeError) {
         for (plan, _) in run.tables {
-            guard let rows = plan.touched else { continue }
             if !touched.contains(where: { $0 === plan }) { touched.append(plan) }
-            guard !rows.locators.isEmpty else { continue }
+            guard let rows = plan.touched, !rows.locators.isEmpty else { continue }
             try connection.execute(rows.create)
             try connection.beginCopyIn(rows.copy, during: "applying changes")
             do throws(BridgeError) {

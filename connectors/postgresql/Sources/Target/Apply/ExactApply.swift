@@ -14,7 +14,6 @@ extension ApplySession {
         case prepare(RelationPlan)
         case change(RelationPlan, offset: Int, RecordKind, setsKey: Bool)
         case plain
-        case checkpoint
     }
 
     /// Applies the changes of those tables of the run that need the exact order.
@@ -94,6 +93,7 @@ extension ApplySession {
                 // Whatever its rows are, a pipeline stays within a bound; larger ones go the other ways.
                 if pipeline.bytes > Self.pipelineBytes * 4 { throw BridgeError(.serverRefused, "too large for one exchange") }
             }
+            try sendShapeCheck(run.tables.map(\.plan), &pipeline)
             try sendCheckpoint(checkpoint, &pipeline)
             try Failpoint.applyBeforeCommit.hit()
             try sendPlain("COMMIT", &pipeline)
@@ -296,22 +296,32 @@ extension ApplySession {
         pipeline.sent.append(.plain)
     }
 
+    /// Behind all that is written, so that its locks keep the shape.
+    private func sendShapeCheck(_ plans: [RelationPlan], _ pipeline: inout Pipeline) throws(BridgeError) {
+        try send("bridge_shape", TargetShape.checkStatement, TargetShape.parameters(plans), &pipeline)
+    }
+
     private func sendCheckpoint(_ checkpoint: Checkpoint, _ pipeline: inout Pipeline) throws(BridgeError) {
-        let name = "bridge_checkpoint"
-        if !prepared.hasCheckpoint {
-            let sql = ApplyStatements.checked(LinkRecords.checkpointStatement)
+        try send(
+            "bridge_checkpoint", ApplyStatements.checked(LinkRecords.checkpointStatement),
+            LinkRecords.checkpointParameters(link, checkpoint), &pipeline)
+    }
+
+    /// Sends a statement that is no table's, and prepares it before if that was not done yet.
+    private func send(
+        _ name: String, _ sql: String, _ values: [String?], _ pipeline: inout Pipeline
+    ) throws(BridgeError) {
+        if prepared.common.insert(name).inserted {
             guard PQsendPrepare(connection.raw, name, sql, 0, nil) == 1 else {
                 throw connection.connectionError(during: "applying")
             }
-            prepared.hasCheckpoint = true
-            pipeline.sent.append(.checkpoint)
+            pipeline.sent.append(.plain)
         }
-        let values = LinkRecords.checkpointParameters(link, checkpoint)
         let sent = withCStrings(values) { pointers in
             PQsendQueryPrepared(connection.raw, name, Int32(clamping: values.count), pointers, nil, nil, 0)
         }
         guard sent == 1 else { throw connection.connectionError(during: "applying") }
-        pipeline.sent.append(.checkpoint)
+        pipeline.sent.append(.plain)
     }
 
     // MARK: Receiving
@@ -366,7 +376,7 @@ extension ApplySession {
             // What the server said of the constraint helps to find the row.
             return error.context.reduce(named) { $0.adding($1.key, $1.value) }.at(change(at: offset).position)
         case .prepare(let plan): return locate(error, plan, at: nil)
-        case .plain, .checkpoint: return error
+        case .plain: return error
         }
     }
 }

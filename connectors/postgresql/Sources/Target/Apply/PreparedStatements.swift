@@ -41,12 +41,12 @@ struct PreparedStatements {
         return entry
     }
 
-    /// Whether the statement that moves the checkpoint is there.
-    var hasCheckpoint = false
+    /// Names of statements that belong to no table.
+    var common: Set<String> = []
 
     mutating func forgetAll() {
         entries.removeAll()
-        hasCheckpoint = false
+        common.removeAll()
     }
 }
 

@@ -55,7 +55,7 @@ extension ApplySession {
         var staged: Int64 { deletes + voids + updated + removes + upserts }
     }
 
-    /// Applies all tables of the run but those that need the exact order.
+    /// Applies tables of the run by their net effect.
     ///
     /// Where the server has refused what is written to a table, all its touched rows are taken out before any is written.
     /// Rows that are updated are held meanwhile, with the values that the source left out and those of the target's own
@@ -66,12 +66,12 @@ extension ApplySession {
     /// the rows of one consistent picture write upserts. Two rows of the picture never hold the same unique value; so a
     /// row on the target that is in the way, and was not touched in this run, is in another state on the source, and its
     /// own record follows before the transaction is committed.
-    func applySetwise(_ run: Run) throws(BridgeError) {
+    func applySetwise(_ run: Run, _ group: [Run.Table]) throws(BridgeError) {
         var script = Script()
         for statement in beginStatements() { script.add(statement) }
         let dirty = plans.values.filter(\.isStageDirty).map { $0.statements.stage }
         if !dirty.isEmpty { script.add("TRUNCATE \(dirty.joined(separator: ", "))") }
-        let tables = run.tables.filter { !$0.effects.needsExactOrder }.map { ($0.plan, $0.effects, Counts($0.effects)) }
+        let tables = group.map { ($0.plan, $0.effects, Counts($0.effects)) }
         for (plan, _, counts) in tables where counts.staged > 0 && !plan.hasStage {
             script.add(plan.statements.createStage)
         }

@@ -32,6 +32,8 @@ final class RelationPlan {
     let number: Int
     let relation: Relation
     let table: TargetTable
+    /// The ``TargetShape`` of the table that the plan was made from.
+    let shape: String?
     /// In the order of the relation's row images.
     let columns: [Column]
     /// For each column of a row image its place in `columns`; -1 for those that are not written.
@@ -57,10 +59,13 @@ final class RelationPlan {
     }
 
     /// - Throws: `schemaChanged` naming table and column when the two shapes do not fit any more.
-    init(number: Int, relation: Relation, mapping: TableMapping, table: TargetTable) throws(BridgeError) {
+    init(
+        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable, shape: String? = nil
+    ) throws(BridgeError) {
         self.number = number
         self.relation = relation
         self.table = table
+        self.shape = shape
         let (keyNames, identification) = Self.identify(relation, table)
         let index = identification == .uniqueKey ? table.uniqueIndex(on: keyNames) : nil
 
