@@ -58,6 +58,38 @@ struct SlotTests {
         #expect(look(500, 0) == .beyond && look(500, 1_000) == .beyond)
     }
 
+    @Test("P6 at the limit a slot is not given up while a large transaction that holds the log is taken in")
+    func courseOfLargeTransaction() {
+        let start = ContinuousClock.now
+        var course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        func look(_ bytes: Int64, _ captured: UInt64, rows: Int64 = 0, _ second: Int) -> SlotCourse.Verdict {
+            course.look(bytes, captured: Position(commit: captured), rows: rows, at: start + .seconds(second), mayDrop: true)
+        }
+        // The log is kept from one place on while capture comes nearer to its end, faster than that moves.
+        #expect(look(500, 1_000, 0) == .beyond && look(510, 1_020, 50) == .beyond && look(520, 1_040, 100) == .beyond)
+        // Then nothing moves but the rows of the one transaction.
+        #expect(look(530, 1_040, rows: 7, 150) == .beyond && look(540, 1_040, rows: 9, 205) == .beyond)
+        // No more of them.
+        #expect(look(540, 1_040, rows: 9, 264) == .beyond && look(540, 1_040, rows: 9, 265) == .drop)
+
+        // With all taken in, a transaction that stays open holds the log; that capture keeps pace does not help the source.
+        course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        #expect(look(500, 1_000, 0) == .beyond && look(600, 1_100, rows: 5, 30) == .beyond && look(700, 1_200, rows: 9, 60) == .drop)
+        // Nor does it when the writers are faster.
+        course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        #expect(look(500, 1_000, 0) == .beyond && look(600, 1_050, rows: 5, 30) == .beyond && look(700, 1_100, rows: 9, 60) == .drop)
+    }
+
+    @Test("P6 a look that failed proves nothing: the waiting begins anew")
+    func courseOfFailedLooks() {
+        let start = ContinuousClock.now
+        var course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        func look(_ second: Int) -> SlotCourse.Verdict { course.look(500, at: start + .seconds(second), mayDrop: true) }
+        #expect(look(0) == .beyond)
+        course.missed()
+        #expect(look(120) == .beyond && look(179) == .beyond && look(180) == .drop)
+    }
+
     @Test("P6 at its limit the slot is dropped while the target holds everything up, and a later run says the same")
     func dropped() async throws {
         let place = try await FailurePlace(source: .shared(), target: .shared())
