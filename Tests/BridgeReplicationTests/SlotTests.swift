@@ -90,6 +90,35 @@ struct SlotTests {
         #expect(look(120) == .beyond && look(179) == .beyond && look(180) == .drop)
     }
 
+    @Test("R4 P6 told to stop while a look at the slot waits for a mute source, the run ends")
+    func stopDuringLook() async throws {
+        // The source's silence counts for longer than the test waits.
+        let place = try await FailurePlace(source: .proxied(words: ["tcp_user_timeout=60000", "connect_timeout=120"]), target: .shared())
+        var limit = Self.limit(place, .hold)
+        // One look after the other, so that one is under way at any moment.
+        limit.interval = .zero
+        let runner = try place.runner(limit: limit)
+        let hasEnded = StopFlag()
+        let running = Task {
+            defer { hasEnded.set() }
+            return try await runner.run(untilCaughtUp: false)
+        }
+        try await waitUntil("the link streams") {
+            runner.progress.isCapturing && runner.progress.activity == .streaming && runner.progress.retention != nil
+        }
+        let proxy = try #require(place.source.proxy)
+        proxy.set(toServer: .stalled, toClient: .stalled)
+        try await waitUntil("a look hangs: none sees that the log grows") {
+            let seen = runner.progress.retention
+            try await Self.writeLog(place, rounds: 1)
+            return runner.progress.retention == seen
+        }
+        runner.stop()
+        defer { proxy.cut() }
+        try await waitUntil("the run ends") { hasEnded.isSet }
+        #expect(try await running.value == false)
+    }
+
     @Test("P6 at its limit the slot is dropped while the target holds everything up, and a later run says the same")
     func dropped() async throws {
         let place = try await FailurePlace(source: .shared(), target: .shared())

@@ -135,7 +135,7 @@ struct SlotWatch: Sendable {
         var course = SlotCourse(bytes: limit.bytes, action: limit.action, patience: limit.patience)
         var last = SlotCourse.Verdict.fine
         while !stop.isRequested {
-            let found = (try? await source.retention(link)).flatMap { $0 }
+            let found = await retention()
             // A source that does not answer is capture's to tell of.
             if found == nil { course.missed() }
             if let retention = found, retention.state != "lost" {
@@ -159,6 +159,19 @@ struct SlotWatch: Sendable {
             await stop.sleep(limit.interval)
         }
         return nil
+    }
+
+    /// What the source says. Nil also once a stop is requested: a source that has fallen silent may answer late, and then
+    /// the look ends with its connection.
+    private func retention() async -> SourceRetention? {
+        await withCheckedContinuation { continuation in
+            let first = FirstAnswer<SourceRetention?>(continuation)
+            let registration = stop.onRequest { first.give(nil) }
+            Task {
+                first.give((try? await source.retention(link)).flatMap { $0 })
+                stop.forget(registration)
+            }
+        }
     }
 
     private static let advice =
