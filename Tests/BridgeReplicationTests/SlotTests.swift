@@ -58,6 +58,67 @@ struct SlotTests {
         #expect(look(500, 0) == .beyond && look(500, 1_000) == .beyond)
     }
 
+    @Test("P6 at the limit a slot is not given up while a large transaction that holds the log is taken in")
+    func courseOfLargeTransaction() {
+        let start = ContinuousClock.now
+        var course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        func look(_ bytes: Int64, _ captured: UInt64, rows: Int64 = 0, _ second: Int) -> SlotCourse.Verdict {
+            course.look(bytes, captured: Position(commit: captured), rows: rows, at: start + .seconds(second), mayDrop: true)
+        }
+        // The log is kept from one place on while capture comes nearer to its end, faster than that moves.
+        #expect(look(500, 1_000, 0) == .beyond && look(510, 1_020, 50) == .beyond && look(520, 1_040, 100) == .beyond)
+        // Then nothing moves but the rows of the one transaction.
+        #expect(look(530, 1_040, rows: 7, 150) == .beyond && look(540, 1_040, rows: 9, 205) == .beyond)
+        // No more of them.
+        #expect(look(540, 1_040, rows: 9, 264) == .beyond && look(540, 1_040, rows: 9, 265) == .drop)
+
+        // With all taken in, a transaction that stays open holds the log; that capture keeps pace does not help the source.
+        course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        #expect(look(500, 1_000, 0) == .beyond && look(600, 1_100, rows: 5, 30) == .beyond && look(700, 1_200, rows: 9, 60) == .drop)
+        // Nor does it when the writers are faster.
+        course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        #expect(look(500, 1_000, 0) == .beyond && look(600, 1_050, rows: 5, 30) == .beyond && look(700, 1_100, rows: 9, 60) == .drop)
+    }
+
+    @Test("P6 a look that failed proves nothing: the waiting begins anew")
+    func courseOfFailedLooks() {
+        let start = ContinuousClock.now
+        var course = SlotCourse(bytes: 100, action: .drop, patience: .seconds(60))
+        func look(_ second: Int) -> SlotCourse.Verdict { course.look(500, at: start + .seconds(second), mayDrop: true) }
+        #expect(look(0) == .beyond)
+        course.missed()
+        #expect(look(120) == .beyond && look(179) == .beyond && look(180) == .drop)
+    }
+
+    @Test("R4 P6 told to stop while a look at the slot waits for a mute source, the run ends")
+    func stopDuringLook() async throws {
+        // The source's silence counts for longer than the test waits.
+        let place = try await FailurePlace(source: .proxied(words: ["tcp_user_timeout=60000", "connect_timeout=120"]), target: .shared())
+        var limit = Self.limit(place, .hold)
+        // One look after the other, so that one is under way at any moment.
+        limit.interval = .zero
+        let runner = try place.runner(limit: limit)
+        let hasEnded = StopFlag()
+        let running = Task {
+            defer { hasEnded.set() }
+            return try await runner.run(untilCaughtUp: false)
+        }
+        try await waitUntil("the link streams") {
+            runner.progress.isCapturing && runner.progress.activity == .streaming && runner.progress.retention != nil
+        }
+        let proxy = try #require(place.source.proxy)
+        proxy.set(toServer: .stalled, toClient: .stalled)
+        try await waitUntil("a look hangs: none sees that the log grows") {
+            let seen = runner.progress.retention
+            try await Self.writeLog(place, rounds: 1)
+            return runner.progress.retention == seen
+        }
+        runner.stop()
+        defer { proxy.cut() }
+        try await waitUntil("the run ends") { hasEnded.isSet }
+        #expect(try await running.value == false)
+    }
+
     @Test("P6 at its limit the slot is dropped while the target holds everything up, and a later run says the same")
     func dropped() async throws {
         let place = try await FailurePlace(source: .shared(), target: .shared())

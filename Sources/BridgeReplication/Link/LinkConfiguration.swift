@@ -59,9 +59,10 @@ package struct LinkConfiguration: Sendable {
         self.conflicts = conflicts
     }
 
-    /// What the capture may use beside the journal. Its budget is the journal's: a transaction that has no room there has
-    /// none here.
+    /// What the capture may use beside the journal: half as much. At its commit a transaction is written to the journal
+    /// while it is kept here still, so what is to find room must find it twice. What the journal has at a moment says
+    /// little of what it leaves: applied segments that are kept for their age go as soon as it needs their room.
     var captureWorkspace: CaptureWorkspace? {
-        captureDirectory.map { CaptureWorkspace(directory: $0, budget: journalBudget) }
+        captureDirectory.map { CaptureWorkspace(directory: $0, budget: journalBudget.map { $0 / 2 }) }
     }
 }

@@ -64,7 +64,7 @@ final class SlotSurrender: Sendable {
 }
 
 /// Resumes a continuation once.
-private final class FirstAnswer<Value: Sendable>: Sendable {
+final class FirstAnswer<Value: Sendable>: Sendable {
     private let continuation: Mutex<CheckedContinuation<Value, Never>?>
 
     init(_ continuation: CheckedContinuation<Value, Never>?) { self.continuation = Mutex(continuation) }

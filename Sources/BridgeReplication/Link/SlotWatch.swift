@@ -20,7 +20,7 @@ package struct SlotLimit: Sendable {
     package var action: Action
     /// From one look to the next.
     package var interval: Duration
-    /// For how long what is beyond the limit may not get less before it is dropped.
+    /// For how long nothing may get on beyond the limit before it is dropped.
     package var patience: Duration
     /// Asked before anything is dropped: a capture that the way back rests on stays.
     package var mayDrop: @Sendable () -> Bool
@@ -58,11 +58,21 @@ package struct SlotCourse: Sendable {
         case drop
     }
 
+    /// What one look found.
+    private struct Sight {
+        var retained: Int64
+        /// What is left to capture, but for a constant while the place that the log is kept from stands still.
+        var distance: Int64
+        var captured: Position
+        var rows: Int64
+    }
+
     private let bytes: Int64
     private let action: SlotLimit.Action
     private let patience: Duration
-    /// The least that was found since the limit was passed, and when that was.
-    private var least: (bytes: Int64, since: ContinuousClock.Instant)?
+    private var last: Sight?
+    /// The least that was found since the limit was passed, and when anything got on last.
+    private var least: (retained: Int64, distance: Int64, since: ContinuousClock.Instant)?
 
     package init(bytes: Int64, action: SlotLimit.Action, patience: Duration) {
         self.bytes = bytes
@@ -70,18 +80,43 @@ package struct SlotCourse: Sendable {
         self.patience = patience
     }
 
-    /// - Parameter mayDrop: whether nothing else forbids it.
-    package mutating func look(_ retained: Int64, at now: ContinuousClock.Instant, mayDrop: Bool) -> Verdict {
+    /// A capture that was away for long finds much, and takes it in: it is given up only when nothing gets on.
+    ///
+    /// While a large transaction is taken in the source keeps all of it, so what it keeps does not get less although
+    /// capture comes nearer to the log's end, or takes the transaction's rows. A capture that only keeps pace gets on no
+    /// more: a transaction that somebody left open would otherwise hold the log for ever.
+    /// - Parameters:
+    ///   - captured: everything before it was received, in bytes of the source's log.
+    ///   - rows: how many rows were received.
+    ///   - mayDrop: whether nothing else forbids it.
+    package mutating func look(
+        _ retained: Int64, captured: Position = .zero, rows: Int64 = 0, at now: ContinuousClock.Instant, mayDrop: Bool
+    ) -> Verdict {
         guard retained >= bytes else {
-            least = nil
+            forget()
             return SlotLimit.isNear(retained, bytes) ? .near : .fine
         }
-        // A capture that was away for long finds much, and takes it in: it is given up only when it does not get less.
-        guard let least, retained >= least.bytes else {
-            least = (retained, now)
+        let sight = Sight(retained: retained, distance: retained - Int64(clamping: captured.commit), captured: captured, rows: rows)
+        defer { last = sight }
+        guard let least, let last, !getsOn(sight, last, least.retained, least.distance) else {
+            least = (min(retained, least?.retained ?? retained), min(sight.distance, least?.distance ?? sight.distance), now)
             return patience == .zero && action == .drop && mayDrop ? .drop : .beyond
         }
         return action == .drop && mayDrop && least.since.duration(to: now) >= patience ? .drop : .beyond
+    }
+
+    /// A look found nothing out. What went on meanwhile is unknown, so the waiting begins anew.
+    package mutating func missed() { forget() }
+
+    private mutating func forget() {
+        last = nil
+        least = nil
+    }
+
+    private func getsOn(_ sight: Sight, _ last: Sight, _ retained: Int64, _ distance: Int64) -> Bool {
+        if sight.retained < retained || sight.distance < distance { return true }
+        // Rows come, and no transaction ends: a large one is being received.
+        return sight.captured == last.captured && sight.rows > last.rows
     }
 }
 
@@ -100,9 +135,14 @@ struct SlotWatch: Sendable {
         var course = SlotCourse(bytes: limit.bytes, action: limit.action, patience: limit.patience)
         var last = SlotCourse.Verdict.fine
         while !stop.isRequested {
+            let found = await retention()
             // A source that does not answer is capture's to tell of.
-            if let retention = (try? await source.retention(link)).flatMap({ $0 }), retention.state != "lost" {
-                let verdict = course.look(retention.bytes, at: .now, mayDrop: limit.mayDrop())
+            if found == nil { course.missed() }
+            if let retention = found, retention.state != "lost" {
+                let progress = board.current
+                let verdict = course.look(
+                    retention.bytes, captured: progress.captured, rows: progress.rowsCaptured, at: .now,
+                    mayDrop: limit.mayDrop())
                 let words = Self.words(retention.bytes, limit.bytes)
                 board.update {
                     $0.retention = retention
@@ -119,6 +159,19 @@ struct SlotWatch: Sendable {
             await stop.sleep(limit.interval)
         }
         return nil
+    }
+
+    /// What the source says. Nil also once a stop is requested: a source that has fallen silent may answer late, and then
+    /// the look ends with its connection.
+    private func retention() async -> SourceRetention? {
+        await withCheckedContinuation { continuation in
+            let first = FirstAnswer<SourceRetention?>(continuation)
+            let registration = stop.onRequest { first.give(nil) }
+            Task {
+                first.give((try? await source.retention(link)).flatMap { $0 })
+                stop.forget(registration)
+            }
+        }
     }
 
     private static let advice =
