@@ -195,29 +195,26 @@ struct SlotTests {
         #expect(try await running.value.get() == false)
     }
 
-    @Test("P6 an idle source beside a busy unrelated table keeps less than 64 MB for the slot, all along")
+    @Test("P6 an idle source beside a busy unrelated table comes to keep less than 64 MB for the slot, again and again", .timeLimit(.minutes(2)))
     func idle() async throws {
         let place = try await FailurePlace(source: .shared(), target: .shared())
         try await place.source.sql("CREATE TABLE busy(id bigint, filler text)")
         let runner = try place.runner()
         let running = Self.start(runner)
         try await waitUntil("the link streams") { runner.progress.isCapturing && runner.progress.activity == .streaming }
-        let megabytes = environment("BRIDGE_FOREIGN_WAL_MB").flatMap { Int($0) } ?? 150
+        let megabytes = environment("BRIDGE_FOREIGN_WAL_MB").flatMap { Int($0) } ?? 100
         let start = try await place.source.sql("SELECT pg_current_wal_lsn()")
-        var largest = 0
         var written = 0
         while written < megabytes {
-            // A checkpoint says which transactions run, as the server otherwise does every 15 s; a slot can only move there.
+            // No checkpoint, which would move the slot by itself: that is left to the link, whatever it has to journal.
             try await place.source.sql(
-                "INSERT INTO busy SELECT g, repeat('x', 1000) FROM generate_series(1, 10000) g; TRUNCATE busy; CHECKPOINT")
-            let row = try await Self.slotFact(
-                place, "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint, pg_wal_lsn_diff(pg_current_wal_lsn(), '\(start)')::bigint"
-            ).split(separator: "|").compactMap { Int($0) }
-            try #require(row.count == 2)
-            largest = max(largest, row[0])
-            written = row[1] / 1_000_000
+                "INSERT INTO busy SELECT g, repeat('x', 1000) FROM generate_series(1, 20000) g; TRUNCATE busy")
+            try await waitUntil("the slot lets go of what was written") {
+                Int(try await Self.slotFact(place, "pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint")) ?? .max < 64 << 20
+            }
+            let bytes = try await place.source.sql("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '\(start)')::bigint")
+            written = (try #require(Int(bytes))) / 1_000_000
         }
-        #expect(largest < 64 << 20, "\(largest) bytes of \(written) MB")
         #expect(runner.progress.transactionsCaptured == 0)
         runner.stop()
         #expect(try await running.value.get() == false)

@@ -46,6 +46,8 @@ package struct PgOutputDecoder {
     private var types: [TypeReference: ResolvedType] = [:]
     private var open: OpenTransaction?
     private var lastEnd: UInt64 = 0
+    /// The commit of the last TRUNCATE of each table that the stream named.
+    private var truncations: [UInt32: UInt64] = [:]
 
     /// - Parameters:
     ///   - durable: everything that commits before it is in the journal.
@@ -76,6 +78,12 @@ package struct PgOutputDecoder {
 
     /// Brings the knowledge of the server's transaction numbers up to date.
     package mutating func observe(nextTransaction: UInt64) { numbers.observe(nextTransaction) }
+
+    /// The commits of the TRUNCATEs that were decoded since the last call, by table.
+    mutating func takeTruncations() -> [UInt32: UInt64] {
+        defer { if !truncations.isEmpty { truncations = [:] } }
+        return truncations
+    }
 
     /// Takes one message.
     /// - Throws: `streamMalformed`; nothing of the message has then been appended.
@@ -326,6 +334,7 @@ package struct PgOutputDecoder {
         guard count <= Int(UInt16.max) else { throw BridgeError.malformedStream("a truncate of too many tables") }
         var identifiers: [UInt32] = []
         for _ in 0..<count { identifiers.append(try reader.integer()) }
+        if let open { for identifier in identifiers { truncations[identifier] = open.start.position.commit } }
         guard try beginChange(into: buffer) else { return .nothing }
         for identifier in identifiers { _ = try use(identifier, buffer) }
         buffer.appendTruncate(identifiers, options: options)

@@ -4,6 +4,8 @@ import Synchronization
 /// What other threads tell a capture that may be waiting for its server.
 final class CaptureSignals: Sendable {
     private let acknowledged: Atomic<UInt64>
+    private let delivered: Atomic<UInt64>
+    private let truncations = Mutex<[UInt32: UInt64]>([:])
     private let isInterrupted = Atomic<Bool>(false)
     private let reported = Mutex<BridgeError?>(nil)
     let interrupter: Interrupter
@@ -11,11 +13,24 @@ final class CaptureSignals: Sendable {
     /// - Parameter durable: what the journal holds already.
     init(durable: Position) throws(BridgeError) {
         acknowledged = Atomic(durable.commit)
+        delivered = Atomic(0)
         interrupter = try Interrupter()
     }
 
     /// Everything that commits before it is durable here.
     var acknowledgedPosition: UInt64 { acknowledged.load(ordering: .acquiring) }
+
+    /// Everything that commits before it has come through the stream; 0 while nothing has.
+    var deliveredPosition: UInt64 { delivered.load(ordering: .acquiring) }
+
+    /// Says how far the stream has come, and of which tables it has brought a TRUNCATE, with its commit.
+    func deliver(_ position: UInt64, _ truncated: [UInt32: UInt64]) {
+        if !truncated.isEmpty { truncations.withLock { $0.merge(truncated) { max($0, $1) } } }
+        delivered.store(position, ordering: .releasing)
+    }
+
+    /// The commit of the last TRUNCATE of a table that came through the stream; nil if none has.
+    func truncation(of table: UInt32) -> UInt64? { truncations.withLock { $0[table] } }
 
     /// Raises the acknowledged position and wakes the reader, which tells the server.
     func acknowledge(_ position: UInt64) {

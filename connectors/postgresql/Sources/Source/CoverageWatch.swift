@@ -20,6 +20,8 @@ actor CoverageWatch {
     private nonisolated let interval: Duration
     private var session: PostgresConnection?
     private var facts: CoverageFacts
+    /// Facts with partitions in new files, until the stream has come to where they were read.
+    private var pending: CoverageFacts?
 
     /// - Parameters:
     ///   - tables: the link's tables, which the publication covers.
@@ -58,7 +60,44 @@ actor CoverageWatch {
         try CaptureVerification(session: session, names: names, origin: origin).checkPublication(tables)
         let now = try CoverageFacts.read(tables, session)
         if let obstacle = facts.obstacle(now) { throw obstacle }
-        facts = now
+        // With what was found first: a TRUNCATE of the root must not explain what a partition lost after it.
+        let candidate = pending ?? now
+        if !facts.rewritten(candidate).isEmpty, signals.deliveredPosition < candidate.end {
+            pending = candidate
+            return
+        }
+        pending = nil
+        try checkRewritten(candidate)
+        facts = candidate.keepingDroppedColumns(of: facts)
+    }
+
+    /// Looks at partitions that have another file. The server streams a TRUNCATE of the root only, which empties all of
+    /// them; a VACUUM FULL or the like carries the rows over.
+    private func checkRewritten(_ now: CoverageFacts) throws(BridgeError) {
+        for rewritten in facts.rewritten(now) {
+            if rewritten.isWhole, let commit = signals.truncation(of: rewritten.root), commit >= facts.start { continue }
+            for (oid, name) in rewritten.partitions where try !hasOlderRows(oid, name) {
+                throw CoverageFacts.emptied(rewritten.configured, name)
+            }
+        }
+    }
+
+    /// Whether a partition holds rows from before the last look: then they were carried over into its new file.
+    private func hasOlderRows(_ oid: UInt32, _ name: TableName) throws(BridgeError) -> Bool {
+        let session = try connected()
+        do throws(BridgeError) {
+            // Of a file that was rewritten, the rows at its beginning are as good as any.
+            let rows = try session.rows(
+                """
+                SELECT 1 FROM ONLY \(name.quoted) WHERE ctid < '(1000,0)' AND tableoid = $1::oid
+                AND age(xmin) > age($2::xid) LIMIT 1
+                """, [String(oid), facts.oldestRunning], during: "looking at a partition")
+            return !rows.isEmpty
+        } catch {
+            // Only what a later look may find otherwise is left to it: a lock that was not to be had.
+            if session.isBroken || error.sqlState == "55P03" { throw error }
+            return false
+        }
     }
 
     private func connected() throws(BridgeError) -> PostgresConnection {
@@ -79,6 +118,10 @@ struct CoverageFacts: Sendable {
         var name: TableName?
         /// Columns' numbers by their names: one that is dropped and added again has another.
         var columns: [String: Int] = [:]
+        /// Columns that were dropped since capture began, in the same way.
+        var dropped: [String: Int] = [:]
+        /// The columns' types by their numbers: where they change, every partition may be written anew.
+        var shape: [Int: [String?]] = [:]
         /// Partitions at every level, by OID.
         var partitions: [UInt32: Partition] = [:]
     }
@@ -89,20 +132,39 @@ struct CoverageFacts: Sendable {
         var wasAttached: Bool
         /// The file of one that holds rows itself.
         var file: String?
-        /// TRUNCATE has made the file: other rewrites keep the estimate of the rows.
-        var isEmptied: Bool
+        /// The file's tablespace: a move makes another file too.
+        var tablespace: String?
+    }
+
+    /// Partitions of a table that have another file than before.
+    struct Rewritten {
+        var root: UInt32
+        var configured: TableName
+        var partitions: [(oid: UInt32, name: TableName)]
+        /// All that there were have one, as after a TRUNCATE of the root.
+        var isWhole: Bool
     }
 
     private(set) var tables: [UInt32: Table] = [:]
+    /// What commits before it, the facts show.
+    private(set) var start: UInt64 = 0
+    /// What the facts show of partitions commits before it.
+    private(set) var end: UInt64 = 0
+    /// Transactions with a lower number were over when the facts were read.
+    private(set) var oldestRunning = "3"
 
     static func read(_ captured: [CapturedTable], _ session: PostgresConnection) throws(BridgeError) -> CoverageFacts {
         let action = "looking at the captured tables"
         let oids = ArrayLiteral.make(captured.map(\.oid))
         var facts = CoverageFacts()
         for table in captured { facts.tables[table.oid] = Table(configured: table.schema.name) }
+        let before = try session.rows(
+            "SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmin(pg_current_snapshot())::xid", during: action)
+        facts.start = before.first?[0].flatMap { UInt64($0) } ?? 0
+        facts.oldestRunning = before.first?[1] ?? facts.oldestRunning
         let columns = try session.rows(
             """
-            SELECT c.oid, n.nspname, c.relname, a.attname, a.attnum
+            SELECT c.oid, n.nspname, c.relname, a.attname, a.attnum, a.atttypid, a.atttypmod
             FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
             JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
             WHERE c.oid = ANY ($1::oid[])
@@ -113,6 +175,7 @@ struct CoverageFacts: Sendable {
             else { continue }
             facts.tables[oid]?.name = TableName(schema: schema, name: name)
             facts.tables[oid]?.columns[column] = number
+            facts.tables[oid]?.shape[number] = [row[5], row[6]]
         }
         // Without pg_partition_tree(), which would wait for DDL. A system column's row is written once, with the table.
         let partitions = try session.rows(
@@ -123,7 +186,8 @@ struct CoverageFacts: Sendable {
               SELECT t.root, i.inhrelid, i.xmin <> y.xmin
               FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
               JOIN pg_attribute y ON y.attrelid = c.oid AND y.attnum = -1)
-            SELECT t.root, t.oid, n.nspname, c.relname, t.attached, nullif(c.relfilenode, 0), c.relpages = 0 AND c.reltuples < 0
+            SELECT t.root, t.oid, n.nspname, c.relname, t.attached, nullif(c.relfilenode, 0), c.reltablespace,
+              pg_current_wal_insert_lsn() - '0/0'
             FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.oid <> t.root
             """, [oids], during: action)
         for row in partitions {
@@ -131,7 +195,9 @@ struct CoverageFacts: Sendable {
                 let name = row[3]
             else { continue }
             facts.tables[root]?.partitions[oid] = Partition(
-                name: TableName(schema: schema, name: name), wasAttached: row[4] == "t", file: row[5], isEmptied: row[6] == "t")
+                name: TableName(schema: schema, name: name), wasAttached: row[4] == "t", file: row[5], tablespace: row[6])
+            // Read while the query runs, and so after what it shows.
+            facts.end = max(facts.end, row[7].flatMap { UInt64($0) } ?? .max)
         }
         return facts
     }
@@ -140,53 +206,76 @@ struct CoverageFacts: Sendable {
     func obstacle(_ now: CoverageFacts) -> BridgeError? {
         for (oid, before) in tables {
             guard let after = now.tables[oid] else { continue }
-            if let name = after.name, name != before.configured { return Self.renamed(before.configured, name) }
-            if let column = before.columns.first(where: { name, number in after.columns[name].map { $0 != number } ?? false }) {
+            if let name = after.name, name != before.configured {
+                return Self.renamed(before.configured, name, isTaken: now.tables.values.contains { $0.name == before.configured })
+            }
+            let known = before.columns.merging(before.dropped) { current, _ in current }
+            if let column = known.first(where: { name, number in after.columns[name].map { $0 != number } ?? false }) {
                 // Names that were swapped or handed on come with the stream; only a new column under an old name does not.
                 let isNew = !before.columns.values.contains(after.columns[column.key] ?? 0)
-                if isNew { return Self.unseen("a column was made anew on the source, and what it holds in older rows is not in the stream", before, column.key) }
+                if isNew { return Self.unseen("a column was made anew on the source, and what it holds in older rows is not in the stream", before.configured, column.key) }
             }
             if let gone = before.partitions.first(where: { after.partitions[$0.key] == nil }) {
                 return Self.unseen(
                     "a partition was detached or dropped on the source, and its rows left without a change in the stream",
-                    before, nil, gone.value.name)
+                    before.configured, nil, gone.value.name)
             }
             if let new = after.partitions.first(where: { before.partitions[$0.key] == nil && $0.value.wasAttached }) {
                 return Self.unseen(
-                    "a table was attached as a partition on the source, and the rows that it brought are not in the stream", before,
+                    "a table was attached as a partition on the source, and the rows that it brought are not in the stream", before.configured,
                     nil, new.value.name)
-            }
-            if let name = Self.emptiedAlone(before, after) {
-                return Self.unseen(
-                    "a partition was truncated by itself on the source, which is not in the stream", before, nil, name)
             }
         }
         return nil
     }
 
-    /// A partition that was truncated without its root. The server streams a TRUNCATE of the root, which empties all of
-    /// them; with a single one the two cannot be told apart, and a stop that was not needed does no harm.
-    private static func emptiedAlone(_ before: Table, _ after: Table) -> TableName? {
-        let leaves = before.partitions.filter { $0.value.file != nil }
-        let emptied = leaves.filter { oid, partition in
-            after.partitions[oid].map { $0.isEmptied && $0.file != partition.file } ?? false
+    /// The partitions that have been written anew since, for whatever reason but a move to another tablespace or a change of
+    /// the whole table's columns.
+    func rewritten(_ now: CoverageFacts) -> [Rewritten] {
+        tables.compactMap { oid, before in
+            guard let after = now.tables[oid], after.shape == before.shape else { return nil }
+            let leaves = before.partitions.filter { $0.value.file != nil }
+            let moved = leaves.filter { oid, partition in
+                after.partitions[oid].map { $0.file != partition.file && $0.tablespace == partition.tablespace } ?? false
+            }
+            guard !moved.isEmpty else { return nil }
+            return Rewritten(
+                root: oid, configured: before.configured,
+                partitions: moved.map { ($0.key, after.partitions[$0.key]?.name ?? $0.value.name) },
+                isWhole: moved.count == leaves.count)
         }
-        return emptied.count < leaves.count || leaves.count == 1 ? emptied.values.first?.name : nil
+    }
+
+    /// The same, with the columns that were there before and are not any more: one may come again under its name.
+    func keepingDroppedColumns(of before: CoverageFacts) -> CoverageFacts {
+        var facts = self
+        for (oid, table) in before.tables {
+            guard let after = facts.tables[oid] else { continue }
+            let numbers = Set(after.columns.values)
+            facts.tables[oid]?.dropped = table.dropped.merging(table.columns.filter { !numbers.contains($0.value) }) { _, new in new }
+        }
+        return facts
+    }
+
+    /// A partition whose rows left without their root's.
+    static func emptied(_ configured: TableName, _ partition: TableName) -> BridgeError {
+        unseen("a partition was truncated or written anew by itself on the source, which is not in the stream", configured, nil, partition)
     }
 
     /// A captured table that is no longer called what the configuration calls it.
-    static func renamed(_ configured: TableName, _ name: TableName) -> BridgeError {
+    /// - Parameter isTaken: another table has its name.
+    static func renamed(_ configured: TableName, _ name: TableName, isTaken: Bool = false) -> BridgeError {
         let back =
             name.schema == configured.schema
             ? "RENAME TO \(quoteIdentifier(configured.name))" : "SET SCHEMA \(quoteIdentifier(configured.schema ?? "public"))"
         return BridgeError(
             .tableMissing, "the table was renamed on the source",
             context: [.init(.table, configured.description), .init(.detail, "now \(name)")],
-            hint: "ALTER TABLE \(name.quoted) \(back), then run the command again: nothing is lost meanwhile")
+            hint: "\(isTaken ? "rename the table that has that name now, and " : "")ALTER TABLE \(name.quoted) \(back), then run the command again: nothing is lost meanwhile")
     }
 
-    private static func unseen(_ message: String, _ table: Table, _ column: String?, _ partition: TableName? = nil) -> BridgeError {
-        var context = [ErrorContext(.table, table.configured.description)]
+    private static func unseen(_ message: String, _ configured: TableName, _ column: String?, _ partition: TableName? = nil) -> BridgeError {
+        var context = [ErrorContext(.table, configured.description)]
         if let column { context.append(.init(.column, column)) }
         if let partition { context.append(.init(.detail, "partition \(partition)")) }
         return BridgeError(

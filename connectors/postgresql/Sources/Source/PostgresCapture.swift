@@ -103,6 +103,7 @@ actor PostgresCapture: CaptureSession {
         try waitForReader(names.slot, session)
         let confirmed = try verification.checkSlot(durable: durable)
         let tables = try verification.publishedTables(of: link)
+        try verification.checkNames(tables)
         try verification.checkPublication(tables)
         let coverage = CoverageWatch(
             connectionString, link: link, names: names, origin: origin, tables: tables,
@@ -223,6 +224,7 @@ actor PostgresCapture: CaptureSession {
     private func finish(_ progress: inout CaptureProgress) -> CaptureProgress {
         progress.isInsideTransaction = intake.decoder.openPosition != nil
         progress.frontier = Position(commit: frontier)
+        signals.deliver(frontier, intake.decoder.takeTruncations())
         if let frontierAtMark, frontier > frontierAtMark {
             progress.isAwaited = true
             self.frontierAtMark = nil

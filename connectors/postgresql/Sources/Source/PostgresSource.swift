@@ -127,7 +127,7 @@ package actor PostgresSource: SourceConnector {
                 OriginKey.slot: names.slot, OriginKey.slotCreated: LogSequenceNumber.text(slot.consistentPoint),
                 OriginKey.publication: names.publication, OriginKey.publicationOid: published.oid,
                 OriginKey.publicationTables: published.tablesFingerprint,
-            ], position: position)
+            ].merging(CaptureNames.facts(tables)) { own, _ in own }, position: position)
     }
 
     /// A database's name may hold a line break; a fact of the origin may not.

@@ -67,6 +67,38 @@ import Testing
         await (try await fixture.open(origin, origin.position)).session.close()
     }
 
+    @Test("P5 P10 tables that swapped their names while nobody looked are refused by name, and nothing is lost once the names are back",
+        arguments: [false, true])
+    func swapped(betweenSessions: Bool) async throws {
+        let fixture = try await SourceFixture(
+            "CREATE TABLE a(id int PRIMARY KEY); CREATE TABLE b(id int PRIMARY KEY)", tables: ["a", "b"])
+        let origin = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        try await fixture.source.openSnapshot(fixture.link).close()
+        var durable = origin.position
+        if betweenSessions {
+            let first = try await fixture.open(origin, durable)
+            try await first.catchUp()
+            await first.session.close()
+            durable = first.frontier
+        }
+        let swap = "BEGIN; ALTER TABLE a RENAME TO tmp; ALTER TABLE b RENAME TO a; ALTER TABLE tmp RENAME TO b; COMMIT"
+        try await fixture.psql("INSERT INTO a VALUES (1); INSERT INTO b VALUES (20); \(swap); INSERT INTO a VALUES (30)")
+        let refused = try await refusal(fixture, origin, durable)
+        #expect(refused.code == .tableMissing, "\(refused)")
+        #expect(refused.context == [ErrorContext(.table, "public.a"), ErrorContext(.detail, "now public.b")])
+        #expect(refused.hint.contains("has that name now"))
+        try await fixture.psql("\(swap); INSERT INTO a VALUES (2)")
+        let stream = try await fixture.open(origin, durable)
+        try await stream.catchUp()
+        #expect(stream.takeChanges() == ["insert a (1)", "insert b (20)", "insert b (30)", "insert a (2)"])
+        await stream.session.close()
+
+        // An origin of an older version knows no names.
+        var older = origin
+        older.identity = origin.identity.filter { !$0.key.hasPrefix("table_") }
+        await (try await fixture.open(older, stream.frontier)).session.close()
+    }
+
     @Test("P5 a slot whose WAL was removed is lost")
     func lost() async throws {
         let cluster = try await PostgresCluster.started(settings: ["max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"])
