@@ -24,7 +24,9 @@ package protocol SourceConnector: Connector {
     func prepareCapture(_ link: LinkDescription, replacingLeftovers: Bool) async throws(BridgeError) -> CaptureOrigin
 
     /// A consistent picture of the tables. Transactions before the snapshot's position are in it, all others are not.
-    func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot
+    /// - Parameter origin: what ``prepareCapture(_:replacingLeftovers:)`` returned. The picture gives no table that was
+    ///   another one then.
+    func openSnapshot(_ link: LinkDescription, origin: CaptureOrigin) async throws(BridgeError) -> any SourceSnapshot
 
     /// Begins to deliver transactions.
     /// - Parameters:

@@ -44,7 +44,10 @@ struct CopyPhase: Sendable {
         }
         // The picture is taken before the tables are described: a column that is added in between is then copied, and
         // not filled by a change that the copy is thought to hold.
-        let snapshot = try await source.openSnapshot(link)
+        guard let origin = state.origin else {
+            throw BridgeError(.internalFault, "the target lost its record of what the capture began at")
+        }
+        let snapshot = try await source.openSnapshot(link, origin: origin)
         let failure: BridgeError?
         do throws(BridgeError) {
             let work = WorkList(try await plan(mappings, state, snapshot))

@@ -55,7 +55,7 @@ package struct ReversePreparation: Sendable {
         }
         let origin = try await preparation.makeCapture(before)
         // There is nothing to copy, and a picture that is held would keep the server from cleaning up.
-        await (try preparation.source.openSnapshot(link)).close()
+        await (try preparation.source.openSnapshot(link, origin: origin)).close()
         let journal = try await preparation.openJournal(origin)
         await journal.close()
         try Failpoint.reverseJournaled.hit()

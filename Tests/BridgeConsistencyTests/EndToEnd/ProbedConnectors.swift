@@ -93,7 +93,9 @@ struct ProbedSource: SourceConnector {
     func prepareCapture(_ link: LinkDescription, replacingLeftovers: Bool) async throws(BridgeError) -> CaptureOrigin {
         try await base.prepareCapture(link, replacingLeftovers: replacingLeftovers)
     }
-    func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot { try await base.openSnapshot(link) }
+    func openSnapshot(_ link: LinkDescription, origin: CaptureOrigin) async throws(BridgeError) -> any SourceSnapshot {
+        try await base.openSnapshot(link, origin: origin)
+    }
     func openCapture(
         _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
     ) async throws(BridgeError) -> any CaptureSession {

@@ -80,24 +80,10 @@ struct CaptureVerification {
         }
     }
 
-    /// Checks that each name still means the table that it meant when the capture was made. Two tables that swapped their
-    /// names are both published, and would be journaled under each other's.
+    /// Checks that each name still means the table that it meant when the capture was made.
     func checkNames(_ tables: [CapturedTable]) throws(BridgeError) {
-        // Migrations that began with an older version know no names.
-        guard origin.identity.keys.contains(where: { $0.hasPrefix(OriginKey.tablePrefix) }) else { return }
-        let facts = CaptureNames.facts(tables)
-        for table in tables {
-            let name = CaptureNames.digest(table.schema.name)
-            let known = origin.identity.first { $0.key.hasPrefix(OriginKey.tablePrefix) && $0.value == name }
-            guard let known, facts[known.key] != name else { continue }
-            let now = try session.rows(
-                "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1::oid",
-                [String(known.key.dropFirst(OriginKey.tablePrefix.count))], during: "looking for a renamed table"
-            ).first
-            // One that is gone has left the publication, and what took its name is not in it.
-            guard let schema = now?[0], let current = now?[1] else { continue }
-            throw CoverageFacts.renamed(table.schema.name, TableName(schema: schema, name: current), isTaken: true)
-        }
+        let binding = NameBinding(origin: origin, session: session)
+        for table in tables { try binding.check(table.schema.name, table.oid) }
     }
 
     /// Checks the publication against the link's tables.

@@ -66,8 +66,8 @@ actor CoverageWatch {
             pending = candidate
             return
         }
-        pending = nil
         try checkRewritten(candidate)
+        pending = nil
         facts = candidate.keepingDroppedColumns(of: facts)
     }
 
@@ -162,45 +162,44 @@ struct CoverageFacts: Sendable {
             "SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmin(pg_current_snapshot())::xid", during: action)
         facts.start = before.first?[0].flatMap { UInt64($0) } ?? 0
         facts.oldestRunning = before.first?[1] ?? facts.oldestRunning
-        let columns = try session.rows(
-            """
-            SELECT c.oid, n.nspname, c.relname, a.attname, a.attnum, a.atttypid, a.atttypmod
-            FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-            JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-            WHERE c.oid = ANY ($1::oid[])
-            """, [oids], during: action)
-        for row in columns {
-            guard let oid = row[0].flatMap({ UInt32($0) }), let schema = row[1], let name = row[2], let column = row[3],
-                let number = row[4].flatMap({ Int($0) })
-            else { continue }
-            facts.tables[oid]?.name = TableName(schema: schema, name: name)
-            facts.tables[oid]?.columns[column] = number
-            facts.tables[oid]?.shape[number] = [row[5], row[6]]
-        }
-        // Without pg_partition_tree(), which would wait for DDL. A system column's row is written once, with the table.
-        let partitions = try session.rows(
-            """
-            WITH RECURSIVE tree(root, oid, attached) AS (
-              SELECT c.oid, c.oid, false FROM pg_class c WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'p'
-              UNION ALL
-              SELECT t.root, i.inhrelid, i.xmin <> y.xmin
-              FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
-              JOIN pg_attribute y ON y.attrelid = c.oid AND y.attnum = -1)
-            SELECT t.root, t.oid, n.nspname, c.relname, t.attached, nullif(c.relfilenode, 0), c.reltablespace,
-              pg_current_wal_insert_lsn() - '0/0'
-            FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.oid <> t.root
-            """, [oids], during: action)
-        for row in partitions {
-            guard let root = row[0].flatMap({ UInt32($0) }), let oid = row[1].flatMap({ UInt32($0) }), let schema = row[2],
-                let name = row[3]
-            else { continue }
-            facts.tables[root]?.partitions[oid] = Partition(
-                name: TableName(schema: schema, name: name), wasAttached: row[4] == "t", file: row[5], tablespace: row[6])
-            // Read while the query runs, and so after what it shows.
-            facts.end = max(facts.end, row[7].flatMap { UInt64($0) } ?? .max)
+        // One statement, and so one picture: a column's type and the files that its change wrote belong together.
+        for row in try session.rows(query, [oids], during: action) {
+            guard let root = row[1].flatMap({ UInt32($0) }), let schema = row[3], let relation = row[4] else { continue }
+            let name = TableName(schema: schema, name: relation)
+            if row[0] == "column" {
+                guard let column = row[5], let number = row[6].flatMap({ Int($0) }) else { continue }
+                facts.tables[root]?.name = name
+                facts.tables[root]?.columns[column] = number
+                facts.tables[root]?.shape[number] = [row[7], row[8]]
+            } else {
+                guard let oid = row[2].flatMap({ UInt32($0) }) else { continue }
+                facts.tables[root]?.partitions[oid] = Partition(
+                    name: name, wasAttached: row[5] == "true", file: row[6], tablespace: row[7])
+                // Read while the query runs, and so after what it shows.
+                facts.end = max(facts.end, row[8].flatMap { UInt64($0) } ?? .max)
+            }
         }
         return facts
     }
+
+    /// The columns of the tables, and their partitions at every level. Without pg_partition_tree(), which would wait for
+    /// DDL. The row of a table's system column is written once, with the table.
+    private static let query = """
+        WITH RECURSIVE tree(root, oid, attached) AS (
+          SELECT c.oid, c.oid, false FROM pg_class c WHERE c.oid = ANY ($1::oid[]) AND c.relkind = 'p'
+          UNION ALL
+          SELECT t.root, i.inhrelid, i.xmin <> y.xmin
+          FROM tree t JOIN pg_inherits i ON i.inhparent = t.oid JOIN pg_class c ON c.oid = i.inhrelid AND c.relispartition
+          JOIN pg_attribute y ON y.attrelid = c.oid AND y.attnum = -1)
+        SELECT 'column', c.oid, NULL, n.nspname, c.relname, a.attname::text, a.attnum::text, a.atttypid::text, a.atttypmod::text
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        WHERE c.oid = ANY ($1::oid[])
+        UNION ALL
+        SELECT 'partition', t.root, t.oid, n.nspname, c.relname, t.attached::text, nullif(c.relfilenode, 0)::text,
+          c.reltablespace::text, (pg_current_wal_insert_lsn() - '0/0')::text
+        FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.oid <> t.root
+        """
 
     /// What has happened since that the stream does not tell; nil if nothing has.
     func obstacle(_ now: CoverageFacts) -> BridgeError? {

@@ -34,12 +34,13 @@ actor PostgresCopyReader: CopyReader {
     /// - Throws: `connectionLost` if the snapshot is gone, or no longer shows the table's rows: a new one is needed then.
     ///   `serverBusy` if the table is locked for long.
     func start(
-        _ table: TableSchema, mapping: TableMapping, part: CopyPart, snapshot: String, applicationName: String
+        _ table: TableSchema, mapping: TableMapping, part: CopyPart, snapshot: String, origin: CaptureOrigin?,
+        applicationName: String
     ) throws(BridgeError) {
         do throws(BridgeError) {
             let connection = try PostgresConnection(connectionString, applicationName: applicationName)
             do throws(BridgeError) {
-                try begin(table, mapping, part, snapshot, connection)
+                try begin(table, mapping, part, snapshot, origin, connection)
             } catch {
                 // What was not said by a connection that broke was said by the snapshot.
                 needsNewSnapshot = error.code == .connectionLost && error.sqlState == nil && !connection.isBroken
@@ -52,17 +53,18 @@ actor PostgresCopyReader: CopyReader {
     }
 
     private func begin(
-        _ table: TableSchema, _ mapping: TableMapping, _ part: CopyPart, _ snapshot: String,
+        _ table: TableSchema, _ mapping: TableMapping, _ part: CopyPart, _ snapshot: String, _ origin: CaptureOrigin?,
         _ connection: PostgresConnection
     ) throws(BridgeError) {
         let action = "copying a table"
         try SnapshotSession.join(snapshot, connection)
-        let kind = try connection.rows(
-            "SELECT relkind FROM pg_class WHERE oid = to_regclass($1)", [table.name.quoted], during: action)
-        let isPartitioned = kind.first?[0] == "p"
+        let held = try connection.rows(
+            "SELECT relkind, oid FROM pg_class WHERE oid = to_regclass($1)", [table.name.quoted], during: action).first
+        let isPartitioned = held?[0] == "p"
         // The whole tree of a partitioned table, whatever part is read: one that was detached since is no part any more.
         try HeldTable.hold(table.name, isPartitioned: isPartitioned, connection, during: "locking a table for its copy")
         let ranges = try BlockRange.ranges(part.locator)
+        try check(table.name, held?[1].flatMap { UInt32($0) }, ranges, origin, connection)
         var pieces: [(name: String, blocks: BlockRange)] = []
         if !ranges.isEmpty {
             let names = try SnapshotSession.names(of: ranges.map(\.relation), connection)
@@ -75,6 +77,22 @@ actor PostgresCopyReader: CopyReader {
         }
         try connection.beginCopyOut(
             layout.statement(table, mapping, format, isPartitioned: isPartitioned, pieces: pieces), during: action)
+    }
+
+    /// Proves, with the table locked, that its name means what it meant before it was locked and when the capture was made,
+    /// and that the part is one of this table.
+    private func check(
+        _ name: TableName, _ oid: UInt32?, _ ranges: [BlockRange], _ origin: CaptureOrigin?,
+        _ connection: PostgresConnection
+    ) throws(BridgeError) {
+        let strangers = try connection.rows(
+            """
+            SELECT to_regclass($1)::oid, EXISTS (SELECT FROM unnest($2::oid[]) r(oid)
+            WHERE r.oid <> to_regclass($1)
+            AND NOT EXISTS (SELECT FROM pg_partition_tree(to_regclass($1)) p WHERE p.relid = r.oid))
+            """, [name.quoted, ArrayLiteral.make(ranges.map(\.relation))], during: "locking a table for its copy").first
+        guard let oid, strangers?[0].flatMap({ UInt32($0) }) == oid, strangers?[1] == "f" else { throw SnapshotSession.changed }
+        if let origin { try NameBinding(origin: origin, session: connection).check(name, oid) }
     }
 
     /// The stream as it comes. Where the format has a trailer it may come in the read that returns 0.

@@ -10,6 +10,8 @@ actor PostgresSnapshot: SourceSnapshot {
     /// After the export nothing is run on it: the next command would end the snapshot.
     private var stream: PostgresConnection?
     private var created: CreatedSlot?
+    /// What the tables were when the capture was made.
+    private var origin: CaptureOrigin?
     /// Whether a reader could not join, or found a table that the snapshot shows no more.
     private var isOutdated = false
 
@@ -38,6 +40,8 @@ actor PostgresSnapshot: SourceSnapshot {
         return created
     }
 
+    func bind(to origin: CaptureOrigin) { self.origin = origin }
+
     func planParts(_ tables: [CopiedTable], partBytes: Int64) async throws(BridgeError) -> [[CopyPart]] {
         let session = try PostgresConnection(connectionString, applicationName: "bridge snapshot \(link.name)")
         do throws(BridgeError) {
@@ -58,7 +62,7 @@ actor PostgresSnapshot: SourceSnapshot {
             connectionString, position: Position(commit: created.consistentPoint), format: format, columns: columns)
         do throws(BridgeError) {
             try await reader.start(
-                table, mapping: mapping, part: part, snapshot: created.snapshot,
+                table, mapping: mapping, part: part, snapshot: created.snapshot, origin: origin,
                 applicationName: "bridge copy \(link.name)")
         } catch {
             if await reader.needsNewSnapshot { isOutdated = true }

@@ -133,15 +133,19 @@ package actor PostgresSource: SourceConnector {
     /// A database's name may hold a line break; a fact of the origin may not.
     private static func oneLine(_ text: String) -> String { text.map { $0.isNewline ? " " : String($0) }.joined() }
 
-    package func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot {
+    package func openSnapshot(
+        _ link: LinkDescription, origin: CaptureOrigin
+    ) async throws(BridgeError) -> any SourceSnapshot {
         let names = try CaptureNames(link)
         if let exported, exported.slot == names.slot {
             self.exported = nil
+            await exported.snapshot.bind(to: origin)
             return exported.snapshot
         }
         let snapshot = PostgresSnapshot(connectionString, link: link)
         _ = try await snapshot.connect()
         _ = try await snapshot.export(slot: nil, patience: options.slotPatience)
+        await snapshot.bind(to: origin)
         return snapshot
     }
 

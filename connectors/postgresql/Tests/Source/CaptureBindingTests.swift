@@ -99,6 +99,60 @@ import Testing
         await (try await fixture.open(older, stream.frontier)).session.close()
     }
 
+    @Test("P5 P10 a table whose name was given to another one is not copied under it, with an older picture as with a new one")
+    func swappedForCopy() async throws {
+        let fixture = try await SourceFixture(
+            "CREATE TABLE a(id int PRIMARY KEY); CREATE TABLE b(id int PRIMARY KEY); INSERT INTO a VALUES (1); INSERT INTO b VALUES (20)",
+            tables: ["a", "b"])
+        let origin = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        let tables = try await fixture.source.describeTables([TableName(name: "a"), TableName(name: "b")])
+        func copy(_ name: String, from snapshot: any SourceSnapshot) async throws -> [String] {
+            let table = try #require(tables.first { $0.name.name == name })
+            let mapping = try #require(fixture.link.mappings.first { $0.source.name == name })
+            return try await rowsText(try await snapshot.openTable(table, mapping: mapping, format: .rows))
+        }
+        let swap = "BEGIN; ALTER TABLE a RENAME TO tmp; ALTER TABLE b RENAME TO a; ALTER TABLE tmp RENAME TO b; COMMIT"
+        for _ in ["the picture of the slot", "one of its own"] {
+            let snapshot = try await fixture.source.openSnapshot(fixture.link, origin: origin)
+            try await fixture.psql(swap)
+            let refused = try await failure { try await copy("a", from: snapshot) }
+            #expect(refused.code == .tableMissing, "\(refused)")
+            #expect(refused.context.contains(ErrorContext(.detail, "now public.b")))
+            try await fixture.psql(swap)
+            #expect(try await copy("a", from: snapshot) == ["i1"])
+            // A new table under the old name is another one too.
+            try await fixture.psql("ALTER TABLE b RENAME TO away; CREATE TABLE b(id int PRIMARY KEY)")
+            #expect(try await failure { try await copy("b", from: snapshot) }.code == .connectionLost)
+            let later = try await fixture.source.openSnapshot(fixture.link, origin: origin)
+            let replaced = try await failure { try await copy("b", from: later) }
+            #expect(replaced.code == .tableMissing, "\(replaced)")
+            await later.close()
+            try await fixture.psql("DROP TABLE b; ALTER TABLE away RENAME TO b")
+            #expect(try await copy("b", from: snapshot) == ["i20"])
+            await snapshot.close()
+        }
+    }
+
+    @Test("P20 a part is copied only from the table that it was planned in")
+    func partOfAnother() async throws {
+        let fixture = try await SourceFixture(
+            """
+            CREATE TABLE a(id int PRIMARY KEY); CREATE TABLE b(id int PRIMARY KEY);
+            INSERT INTO a SELECT generate_series(1, 5000); INSERT INTO b SELECT generate_series(1, 5000)
+            """, tables: ["a", "b"])
+        let origin = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        let snapshot = try await fixture.source.openSnapshot(fixture.link, origin: origin)
+        let tables = try await fixture.source.describeTables(fixture.link.mappings.map(\.source))
+        let copied = zip(tables, fixture.link.mappings).map { CopiedTable(schema: $0, mapping: $1) }
+        let parts = try await snapshot.planParts(copied, partBytes: 8_192)
+        try #require(parts.count == 2 && parts[1].count > 1)
+        let error = try await failure {
+            try await snapshot.openTable(tables[0], mapping: fixture.link.mappings[0], part: parts[1][0], format: .rows)
+        }
+        #expect(error.code == .connectionLost, "\(error)")
+        await snapshot.close()
+    }
+
     @Test("P5 a slot whose WAL was removed is lost")
     func lost() async throws {
         let cluster = try await PostgresCluster.started(settings: ["max_slot_wal_keep_size": "1MB", "max_wal_size": "32MB", "min_wal_size": "32MB"])

@@ -121,11 +121,12 @@ import Testing
         await again.session.close()
     }
 
-    /// Reads until a look that begins now is over.
-    private func passLook(_ fixture: SourceFixture, _ stream: Stream) async throws {
+    /// Waits until a look that begins now is over, and reads meanwhile.
+    /// - Parameter stream: nil to read nothing.
+    private func passLook(_ fixture: SourceFixture, _ stream: Stream? = nil) async throws {
         let moment = try await fixture.psql("SELECT clock_timestamp()")
         try await waitUntil("a look that began afterwards is over") {
-            try await stream.step(patience: .milliseconds(20))
+            try await stream?.step(patience: .milliseconds(20))
             return try await fixture.psql(
                 """
                 SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'bridge capture%'
@@ -146,27 +147,27 @@ import Testing
         await stream.session.close()
     }
 
-    @Test("P10 a partition that was emptied by itself is told from one whose root was, however late the stream brings that")
-    func emptiedUnread() async throws {
+    @Test("P10 a partition that was emptied by itself is told from one whose root was, however late the stream brings that",
+        arguments: [false, true])
+    func emptiedUnread(beforeReading: Bool) async throws {
         let (fixture, _, stream) = try await open()
         try await fixture.psql("INSERT INTO parts VALUES (1), (11)")
         try await stream.catchUp()
         try await fixture.psql("TRUNCATE parts")
         // Nobody reads while the watch looks.
-        for _ in 0..<2 {
-            let moment = try await fixture.psql("SELECT clock_timestamp()")
-            try await waitUntil("a look passes") {
-                try await fixture.psql(
-                    """
-                    SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'bridge capture%'
-                      AND query LIKE '%tree(root%' AND query_start > '\(moment)' AND state = 'idle'
-                    """) == "1"
-            }
+        try await passLook(fixture)
+        try await passLook(fixture)
+        let rows = "INSERT INTO parts VALUES (1), (11); TRUNCATE part_1, part_21"
+        if beforeReading {
+            try await fixture.psql(rows)
+            try await passLook(fixture)
         }
-        try await stream.catchUp()
-        try await passLook(fixture, stream)
-        #expect(stream.takeChanges().last == "truncate 0 parts")
-        try await fixture.psql("INSERT INTO parts VALUES (1), (11); TRUNCATE part_1, part_21")
+        if !beforeReading {
+            try await stream.catchUp()
+            try await passLook(fixture, stream)
+            #expect(stream.takeChanges().last == "truncate 0 parts")
+            try await fixture.psql(rows)
+        }
         let error = try await bounded(stream)
         #expect(error?.code == .schemaChanged, "\(String(describing: error))")
         await stream.session.close()
@@ -197,8 +198,6 @@ import Testing
         try await fixture.psql("TRUNCATE parts")
         try await passLook(fixture, stream)
         try await fixture.psql("ALTER TABLE parts ALTER COLUMN v TYPE varchar(100)")
-        try await passLook(fixture, stream)
-        try await fixture.psql("ALTER TABLE parts ALTER COLUMN id TYPE bigint")
         try await passLook(fixture, stream)
         try await fixture.psql("INSERT INTO t VALUES (1, 2, 3)")
         try await stream.catchUp()

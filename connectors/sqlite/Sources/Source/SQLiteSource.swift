@@ -116,7 +116,9 @@ package actor SQLiteSource: SourceConnector {
         try CaptureInstaller(link).remove(open().database)
     }
 
-    package func openSnapshot(_ link: LinkDescription) async throws(BridgeError) -> any SourceSnapshot {
+    package func openSnapshot(
+        _ link: LinkDescription, origin: CaptureOrigin
+    ) async throws(BridgeError) -> any SourceSnapshot {
         _ = try open()
         return SQLiteSnapshot(path: resolvedPath, link: link)
     }
