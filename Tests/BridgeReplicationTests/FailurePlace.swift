@@ -122,6 +122,13 @@ struct FailurePlace: Sendable {
         if case .failure(let error) = await running.value { Issue.record("the run failed: \(error)") }
     }
 
+    /// Does something to the link, and waits until it is at work again.
+    static func fault(_ runner: LinkRunner, _ what: String, _ body: () async throws -> Void) async throws {
+        let before = runner.progress.reconnects
+        try await body()
+        try await recovered(runner, after: before, what)
+    }
+
     /// Waits until the link is at work after a failure: it has noticed, and applies anew.
     static func recovered(_ runner: LinkRunner, after reconnects: Int, _ what: String) async throws {
         try await waitUntil(deadline: .seconds(60), "\(what) is noticed") { runner.progress.reconnects > reconnects }

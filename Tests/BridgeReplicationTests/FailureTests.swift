@@ -18,75 +18,62 @@ import Musl
 struct FailureTests {
     private static let triesAll = environment("BRIDGE_FAULTS") == "all"
 
+    /// The kinds of fault that either side may have.
+    private func breakServer(_ end: FailurePlace.End, _ runner: LinkRunner) async throws {
+        let proxy = try #require(end.proxy)
+        if Self.triesAll {
+            try await FailurePlace.fault(runner, "a restart") { try await end.blocking { try $0.restart(mode: .fast) } }
+            try await FailurePlace.fault(runner, "a crash") { try await end.blocking { try $0.restart(mode: .immediate) } }
+            try await FailurePlace.fault(runner, "a dropped connection") { proxy.drop() }
+        }
+        try await FailurePlace.fault(runner, "a kill") {
+            try await end.blocking {
+                try $0.kill()
+                try $0.startAfterKill()
+            }
+        }
+    }
+
+    /// A connection that stands while less than all passes over it.
+    private func silence(
+        _ end: FailurePlace.End, _ runner: LinkRunner, toServer: TCPProxy.Flow, _ what: String
+    ) async throws {
+        let proxy = try #require(end.proxy)
+        try await FailurePlace.fault(runner, what) {
+            let before = runner.progress.reconnects
+            proxy.set(toServer: toServer, toClient: .stalled)
+            try await waitUntil("the silence is noticed") { runner.progress.reconnects > before }
+            proxy.drop()
+            proxy.restore()
+        }
+    }
+
     @Test("P18 the source restarted, crashed, killed, cut off and struck dumb under writers: the link goes on, both sides equal")
     func source() async throws {
         let place = try await FailurePlace(source: .proxied(), target: .shared())
         let proxy = try #require(place.source.proxy)
         try await place.run { runner in
-            func fault(_ what: String, _ body: () async throws -> Void) async throws {
-                let before = runner.progress.reconnects
-                try await body()
-                try await FailurePlace.recovered(runner, after: before, what)
-            }
-            if Self.triesAll {
-                try await fault("a restart") { try await place.source.blocking { try $0.restart(mode: .fast) } }
-                try await fault("a crash") { try await place.source.blocking { try $0.restart(mode: .immediate) } }
-                try await fault("a dropped connection") { proxy.drop() }
-            }
-            try await fault("a kill") {
-                try await place.source.blocking {
-                    try $0.kill()
-                    try $0.startAfterKill()
-                }
-            }
-            try await fault("a cut") {
+            try await breakServer(place.source, runner)
+            try await FailurePlace.fault(runner, "a cut") {
                 let before = runner.progress.reconnects
                 proxy.cut()
                 try await waitUntil("several tries") { runner.progress.reconnects > before + 2 }
                 proxy.restore()
             }
-            try await fault("a connection that stands and passes nothing") {
-                let before = runner.progress.reconnects
-                proxy.set(toServer: .stalled, toClient: .stalled)
-                try await waitUntil("the silence is noticed") { runner.progress.reconnects > before }
-                proxy.drop()
-                proxy.restore()
-            }
+            try await silence(place.source, runner, toServer: .stalled, "a connection that stands and passes nothing")
         }
     }
 
     @Test("P18 P24 the target restarted, crashed, killed, cut off, struck dumb, and its sessions ended: nothing lost or repeated")
     func target() async throws {
         let place = try await FailurePlace(source: .shared(), target: .proxied())
-        let proxy = try #require(place.target.proxy)
         try await place.run { runner in
-            func fault(_ what: String, _ body: () async throws -> Void) async throws {
-                let before = runner.progress.reconnects
-                try await body()
-                try await FailurePlace.recovered(runner, after: before, what)
-            }
-            if Self.triesAll {
-                try await fault("a restart") { try await place.target.blocking { try $0.restart(mode: .fast) } }
-                try await fault("a crash") { try await place.target.blocking { try $0.restart(mode: .immediate) } }
-                try await fault("a dropped connection") { proxy.drop() }
-            }
-            try await fault("a kill") {
-                try await place.target.blocking {
-                    try $0.kill()
-                    try $0.startAfterKill()
-                }
-            }
-            try await fault("ended sessions") {
+            try await breakServer(place.target, runner)
+            try await FailurePlace.fault(runner, "ended sessions") {
                 try await place.target.sql(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'bridge%' AND datname = current_database()")
             }
-            try await fault("answers that do not arrive") {
-                let before = runner.progress.reconnects
-                proxy.set(toServer: .passing, toClient: .stalled)
-                try await waitUntil("the silence is noticed") { runner.progress.reconnects > before }
-                proxy.drop()
-                proxy.restore()
-            }
+            try await silence(place.target, runner, toServer: .passing, "answers that do not arrive")
         }
     }
 

@@ -131,6 +131,9 @@ final class LinkSupervisor: Sendable {
             watch.hurry()
             later(options.lookPatience, .lookOverdue)
         case .retry(let direction, let pause, let error): retry(direction, after: pause, error)
+        case .halt(let direction, let error):
+            logger.error("\(direction.way) stopped: \(ErrorRenderer.headline(error)); try: \(error.hint)")
+            noteFailure(direction, error, retryAt: nil)
         case .gone(let direction):
             logger.notice("\(direction.way): its records are gone, and it does not run any more")
             state.withLock { $0.errors[direction] = nil }
@@ -148,15 +151,18 @@ final class LinkSupervisor: Sendable {
         }
     }
 
+    private func noteFailure(_ direction: LinkDirection, _ error: BridgeError, retryAt: Int64?) {
+        state.withLock { $0.errors[direction] = error }
+        RunReport.noteFailure(
+            direction, migration: configuration.migration, error: error, retryAt: retryAt, in: directory)
+    }
+
     private func retry(_ direction: LinkDirection, after pause: Duration, _ error: BridgeError) {
         // Both links may fail for the same reason; they need not come back at the same moment.
         let pause = pause / 2 + pause / 2 * Double.random(in: 0...1)
         logger.error(
             "\(direction.way) failed, and is tried again in \(Numbers.duration(seconds: pause / .seconds(1))): \(ErrorRenderer.headline(error)); try: \(error.hint)")
-        state.withLock { $0.errors[direction] = error }
-        RunReport.noteFailure(
-            direction, migration: configuration.migration, error: error,
-            retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)), in: directory)
+        noteFailure(direction, error, retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)))
         let conflicts = ConflictFiles(directory: directory.conflictDirectory(direction))
         guard error.isOfChange, conflicts.hasStop else { return later(pause, .due(direction)) }
         // Whoever says what is to become of the change need not wait for the pause to end.
@@ -256,7 +262,7 @@ extension LinkProgress {
 extension RunReport {
     /// Puts a failure that a run will try again into the link's last report, or into one that says nothing else.
     static func noteFailure(
-        _ direction: LinkDirection, migration: String, error: BridgeError, retryAt: Int64, in directory: DataDirectory
+        _ direction: LinkDirection, migration: String, error: BridgeError, retryAt: Int64?, in directory: DataDirectory
     ) {
         let now = Timestamp.now.microseconds
         let known = RunReport.read(from: directory, direction: direction).flatMap { $0.migration == migration ? $0 : nil }

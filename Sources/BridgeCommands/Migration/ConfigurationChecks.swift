@@ -13,7 +13,7 @@ enum ConfigurationChecks {
                     why: "this version applies changes over one connection", mend: ["write apply_jobs: 1"]))
         }
         if let finding = dataDirectory(configuration.dataDirectory) { findings.append(finding) }
-        if let finding = room(configuration.dataDirectory, budget: configuration.replication.journalBudget) {
+        if let finding = room(configuration.dataDirectory, journal: configuration.replication.journalBudget) {
             findings.append(finding)
         }
         return findings
@@ -43,8 +43,10 @@ enum ConfigurationChecks {
         return findings
     }
 
-    /// Whether the disk has room for what the journal may take. What the databases' own disks hold, no session can tell.
-    private static func room(_ path: String, budget: Int64) -> Finding? {
+    /// Whether the disk has room for what the journal may take, and running transactions half as much. What the databases'
+    /// own disks hold, no session can tell.
+    private static func room(_ path: String, journal: Int64) -> Finding? {
+        let budget = journal + journal / 2
         let folder = nearestFolder(path)
         guard let facts = try? FileManager.default.attributesOfFileSystem(forPath: folder),
             let free = (facts[.systemFreeSize] as? NSNumber)?.int64Value, free < budget,
@@ -53,7 +55,7 @@ enum ConfigurationChecks {
         else { return nil }
         let gigabytes = { (bytes: Int64) in String(format: "%.1f GB", Double(bytes) / 1e9) }
         return Finding(
-            .warning, .diskFull, what: "the disk of data_dir has \(gigabytes(free)) free, and the journal may take \(gigabytes(budget))",
+            .warning, .diskFull, what: "the disk of data_dir has \(gigabytes(free)) free, and journal and running transactions may take \(gigabytes(budget))",
             why: "a run that fills the disk stops, while the source keeps its log for it",
             mend: ["make room, or write a smaller replication.journal_budget: capture then waits for the applier in time"])
     }

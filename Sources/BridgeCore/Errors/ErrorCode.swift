@@ -31,6 +31,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
     case slotBlocked = "slot_blocked"
     case sourceReplaced = "source_replaced"
     case captureBroken = "capture_broken"
+    case changesUnseen = "changes_unseen"
     case streamMalformed = "stream_malformed"
     case streamingRefused = "streaming_refused"
     // Journal
@@ -99,6 +100,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .slotInUse: "stop the other process that reads this slot, then run the command again"
         case .slotBlocked: "end the transactions named here, or wait for them, then run the command again"
         case .sourceReplaced: "point 'source' at the database that the migration began with, or start a new migration"
+        case .changesUnseen: "run the command again to go on; bridge check --repair then brings the target's older rows in line"
         case .captureBroken: "bridge preflight names what is missing on the source"
         case .streamMalformed: "report this with the server's version; nothing was applied from it"
         case .streamingRefused:
@@ -140,7 +142,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .usage, .configurationInvalid, .configurationUnknownKey, .configurationFileMissing, .tableMissing,
             .tableWithoutKey, .targetTableMissing, .targetTableMismatch, .targetTableNotEmpty, .typeUnsupported,
             .sourceUnsupported, .authenticationFailed, .rightsMissing, .serverSettings, .serverRefused, .slotMissing,
-            .slotLost, .slotLimit, .slotForeign, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
+            .slotLost, .slotLimit, .slotForeign, .sourceReplaced, .captureBroken, .changesUnseen, .streamMalformed, .journalDamaged,
             .journalForeign, .journalLocked, .journalVersion, .journalMissing, .journalBudget, .recordMalformed,
             .diskFull, .inputOutput, .valueDoesNotFit, .valueMissing, .conflict, .conflictMissing, .schemaChanged, .changeRefused,
             .checkpointForeign, .inconsistent, .inconclusive, .gateShut, .fenceForeign, .fenceExpired, .sequenceExhausted,
@@ -159,7 +161,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .serverUnreachable, .connectionLost: .unavailable
         case .authenticationFailed, .rightsMissing: .rights
         case .serverBusy, .slotInUse, .slotBlocked, .journalLocked, .alreadyRunning, .journalBudget, .streamingRefused: .tryAgain
-        case .slotMissing, .slotLost, .slotLimit, .sourceReplaced, .captureBroken, .streamMalformed, .journalDamaged,
+        case .slotMissing, .slotLost, .slotLimit, .sourceReplaced, .captureBroken, .changesUnseen, .streamMalformed, .journalDamaged,
             .journalForeign, .journalVersion, .journalMissing, .recordMalformed, .valueDoesNotFit, .valueMissing,
             .conflict, .schemaChanged, .changeRefused, .serverRefused:
             .badData

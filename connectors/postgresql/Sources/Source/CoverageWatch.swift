@@ -7,7 +7,7 @@ import BridgeCore
 /// It has a session and a thread of its own, so it never holds up the stream. What it cannot read now it reads next time.
 actor CoverageWatch {
     /// What the watch reports; all other errors are the look's own.
-    private static let findings: Set<ErrorCode> = [.captureBroken, .tableMissing, .schemaChanged]
+    private static let findings: Set<ErrorCode> = [.captureBroken, .tableMissing, .changesUnseen]
 
     private nonisolated let executor = ThreadExecutor(name: "pg-coverage")
     nonisolated var unownedExecutor: UnownedSerialExecutor { executor.asUnownedSerialExecutor() }
@@ -277,8 +277,6 @@ struct CoverageFacts: Sendable {
         var context = [ErrorContext(.table, configured.description)]
         if let column { context.append(.init(.column, column)) }
         if let partition { context.append(.init(.detail, "partition \(partition)")) }
-        return BridgeError(
-            .schemaChanged, message, context: context,
-            hint: "run the command again to go on; bridge check --repair then brings the target's older rows in line")
+        return BridgeError(.changesUnseen, message, context: context)
     }
 }

@@ -34,9 +34,9 @@ actor PostgresCapture: CaptureSession {
     private nonisolated let link: LinkDescription
     private nonisolated let origin: CaptureOrigin
     private nonisolated let durable: Position
-    private nonisolated let readerPatience: Duration
+    private nonisolated let options: PostgresSource.Options
     private nonisolated let consent: StreamingConsent
-    private nonisolated let coverageInterval: Duration
+    private nonisolated let catalog: CaptureCatalog
 
     private var stream: PostgresConnection?
     private var intake: StreamIntake
@@ -70,15 +70,15 @@ actor PostgresCapture: CaptureSession {
 
     init(
         _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
-        readerPatience: Duration, coverageInterval: Duration, workspace: CaptureWorkspace?, consent: StreamingConsent
+        options: PostgresSource.Options, workspace: CaptureWorkspace?, consent: StreamingConsent
     ) throws(BridgeError) {
         self.connectionString = connectionString
         self.link = link
         self.origin = origin
         self.durable = durable
-        self.readerPatience = readerPatience
+        self.options = options
+        catalog = CaptureCatalog(connectionString, applicationName: "bridge capture \(link.name)")
         self.consent = consent
-        self.coverageInterval = coverageInterval
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
@@ -94,6 +94,7 @@ actor PostgresCapture: CaptureSession {
     func start() throws(BridgeError) {
         let names = try CaptureNames(link)
         let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
+        try session.execute("SET lock_timeout = \(max(1, Int(options.lockPatience / .milliseconds(1))))")
         let stream = try PostgresConnection(
             connectionString, purpose: .replication, applicationName: "bridge capture \(link.name)",
             interrupter: signals.interrupter)
@@ -107,9 +108,9 @@ actor PostgresCapture: CaptureSession {
         try verification.checkPublication(tables)
         let coverage = CoverageWatch(
             connectionString, link: link, names: names, origin: origin, tables: tables,
-            facts: try CoverageFacts.read(tables, session), interval: coverageInterval, signals: signals)
+            facts: try CoverageFacts.read(tables, session), interval: options.coverageInterval, signals: signals)
         for table in tables { intake.decoder.name(table.oid, as: table.schema.name) }
-        intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
+        intake.decoder.observe(nextTransaction: try CaptureCatalog.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
         if let milliseconds = timeout.flatMap({ Int($0) }), milliseconds > 0 {
             statusInterval = min(statusInterval, .milliseconds(max(1, milliseconds / 3)))
@@ -127,7 +128,7 @@ actor PostgresCapture: CaptureSession {
             if error.sqlState == "55006" {
                 throw ReplicationSlots.inUse(names.slot, try SlotState.read(names.slot, session)?.activeProcess)
             }
-            throw Self.explained(error)
+            throw StreamErrors.explained(error)
         }
         self.stream = stream
         try sendStatus(asking: true)
@@ -147,19 +148,11 @@ actor PostgresCapture: CaptureSession {
 
     /// Waits a little for the slot's last reader to go, such as that of a process that was killed.
     private func waitForReader(_ slot: String, _ session: PostgresConnection) throws(BridgeError) {
-        let end = ContinuousClock.now + readerPatience
+        let end = ContinuousClock.now + options.readerPatience
         while let process = try SlotState.read(slot, session)?.activeProcess {
             guard ContinuousClock.now < end else { throw ReplicationSlots.inUse(slot, process) }
             try session.pause(.milliseconds(50))
         }
-    }
-
-    private static func nextTransaction(_ session: PostgresConnection) throws(BridgeError) -> UInt64 {
-        let row = try session.rows("SELECT pg_snapshot_xmax(pg_current_snapshot())", during: "reading the transaction number")
-        guard let number = row.first?[0].flatMap({ UInt64($0) }) else {
-            throw BridgeError(.serverRefused, "the server did not say its next transaction number")
-        }
-        return number
     }
 
     // MARK: Reading
@@ -171,7 +164,7 @@ actor PostgresCapture: CaptureSession {
             if intake.isReadingBack { try Failpoint.captureReadBackPart.hit() }
             return try read(stream, into: buffer, limit: limit, patience: patience)
         } catch {
-            let explained = isStreaming ? Self.refusal(error) ?? Self.explained(error) : Self.explained(error)
+            let explained = isStreaming ? StreamErrors.refusal(error) ?? StreamErrors.explained(error) : StreamErrors.explained(error)
             consent.withdraw(after: explained)
             throw explained
         }
@@ -184,7 +177,10 @@ actor PostgresCapture: CaptureSession {
         let end = start + max(1, limit)
         let deadline = ContinuousClock.now + patience
         var progress = CaptureProgress(firstCommit: intake.decoder.openPosition, frontier: Position(commit: frontier))
-        if intake.isBetweenTransactions, lastNumbers.duration(to: .now) > Self.numberRefresh { try refreshNumbers() }
+        if intake.isBetweenTransactions, lastNumbers.duration(to: .now) > Self.numberRefresh {
+            intake.decoder.observe(nextTransaction: try catalog.nextTransaction())
+            lastNumbers = .now
+        }
         while true {
             try takeMessages(stream, buffer, end, &progress)
             var now = ContinuousClock.now
@@ -281,7 +277,7 @@ actor PostgresCapture: CaptureSession {
         case .data(let message):
             let step = try intake.take(message, into: buffer)
             guard case .needsTypes(let references) = step else { return note(step, &progress) }
-            try lookUp(references)
+            for (reference, type) in try catalog.types(references) { intake.decoder.provide(type, for: reference) }
             note(try intake.take(message, into: buffer), &progress)
         case .keepalive(let walEnd, let replyRequested):
             // Inside a transaction the server may speak of a place behind changes that it has not sent yet.
@@ -312,7 +308,9 @@ actor PostgresCapture: CaptureSession {
         for _ in 0..<Self.readBackMessages {
             guard intake.isReadingBack, buffer.count < end else { return }
             let step = try intake.readBack(into: buffer)
-            if case .needsTypes(let references) = step { try lookUp(references) }
+            if case .needsTypes(let references) = step {
+                for (reference, type) in try catalog.types(references) { intake.decoder.provide(type, for: reference) }
+            }
             note(step, &progress)
         }
     }
@@ -416,48 +414,6 @@ actor PostgresCapture: CaptureSession {
             case 1...: continue
             default: return
             }
-        }
-    }
-
-    // MARK: The catalog
-
-    private func lookUp(_ references: [TypeReference]) throws(BridgeError) {
-        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
-        let domains = try PostgresTypes.domains(session)
-        for reference in references {
-            let row = try session.rows(
-                "SELECT format_type($1::oid, CASE WHEN $2::int >= 0 THEN $2::int END)",
-                [String(reference.oid), String(reference.modifier)], during: "looking up a type")
-            // A type that was dropped since has no name; its values are text all the same.
-            let name = row.first?[0] ?? "???"
-            intake.decoder.provide(
-                ResolvedType(
-                    name: name, logical: PostgresTypes.logicalType(name, oid: reference.oid, domains: domains)),
-                for: reference)
-        }
-    }
-
-    private func refreshNumbers() throws(BridgeError) {
-        let session = try PostgresConnection(connectionString, applicationName: "bridge capture \(link.name)")
-        intake.decoder.observe(nextTransaction: try Self.nextTransaction(session))
-        lastNumbers = .now
-    }
-
-    /// The server looks into the catalog as a running transaction has it, and there is DDL in subtransactions that makes
-    /// it stumble once they are rolled back ("could not map filenode"). Decoded at the commit, they are not there.
-    private static func refusal(_ error: BridgeError) -> BridgeError? {
-        guard error.code == .serverRefused, error.sqlState == "XX000" else { return nil }
-        return BridgeError(
-            .streamingRefused, "the server cannot stream a running transaction; from now on it holds them until they commit",
-            cause: error)
-    }
-
-    /// Errors of the stream that mean more than their SQLSTATE says.
-    private static func explained(_ error: BridgeError) -> BridgeError {
-        switch error.sqlState {
-        case "42704": BridgeError(.captureBroken, error.message, context: error.context)
-        case "58P01", "55000": BridgeError(.slotLost, error.message, context: error.context)
-        default: error
         }
     }
 }

@@ -8,7 +8,8 @@ package actor PostgresSource: SourceConnector {
         package var slotPatience: Duration = .seconds(10)
         /// How long a slot's last reader, perhaps of a process that was killed, may take to go.
         package var readerPatience: Duration = .seconds(3)
-
+        /// How long a capture that begins may wait for a table that is locked, as by a long ALTER TABLE. It is tried again.
+        package var lockPatience: Duration = .seconds(5)
         /// How often a capture looks whether its publication still covers the tables. A look costs the server about a
         /// millisecond.
         package var coverageInterval: Duration = .seconds(2)
@@ -154,8 +155,7 @@ package actor PostgresSource: SourceConnector {
     ) async throws(BridgeError) -> any CaptureSession {
         do throws(BridgeError) {
             let capture = try PostgresCapture(
-                connectionString, link: link, origin: origin, durable: durable, readerPatience: options.readerPatience,
-                coverageInterval: options.coverageInterval, workspace: workspace, consent: streaming)
+                connectionString, link: link, origin: origin, durable: durable, options: options, workspace: workspace, consent: streaming)
             try await capture.start()
             return capture
         } catch {

@@ -14,12 +14,16 @@ final class TransactionSpill {
     private static let suffix = ".streamed"
     /// Appended bytes are written once they are this many, or when the block ends.
     private static let writeSize = 256 << 10
+    /// How much is written between two looks at the disk's room.
+    private static let roomStep: UInt64 = 16 << 20
 
     private let workspace: CaptureWorkspace
     /// What of the open block was not written yet.
     let block = RecordBuffer(capacity: 64 << 10)
     private var sizes: [UInt32: UInt64] = [:]
     private(set) var totalBytes: UInt64 = 0
+    /// Up to so many bytes the disk was seen to have room.
+    private var roomKnown: UInt64 = 0
     private var open: (transaction: UInt32, file: SpillFile)?
 
     /// Makes the folder, and removes what an earlier session left in it.
@@ -50,6 +54,7 @@ final class TransactionSpill {
                 "running transactions take more than \(budget) bytes; from now on the source holds them until they commit",
                 context: [.init(.file, workspace.directory)], hint: "a larger replication.journal_budget leaves more room for them")
         }
+        try needRoom(block.count)
         let size = sizes[transaction] ?? 0
         let file: SpillFile
         if let open, open.transaction == transaction {
@@ -64,6 +69,24 @@ final class TransactionSpill {
         block.removeAll(retaining: 1 << 20)
     }
 
+    /// Sees to it that the disk keeps as much free as is held here, beside what is about to be written: at its commit a
+    /// transaction goes to the journal, which must not find the disk full with it. Asked again for each ``roomStep`` bytes.
+    /// - Throws: `streamingRefused`.
+    private func needRoom(_ count: Int) throws(BridgeError) {
+        if totalBytes + UInt64(count) <= roomKnown { return }
+        var facts = statvfs()
+        // What cannot be asked cannot be short.
+        guard statvfs(workspace.directory, &facts) == 0, facts.f_blocks > 0 else { return }
+        let free = UInt64(facts.f_bavail) * UInt64(facts.f_frsize)
+        guard free >= totalBytes + 2 * (UInt64(count) + Self.roomStep) else {
+            throw BridgeError(
+                .streamingRefused,
+                "the disk has \(free) bytes left, and running transactions take \(totalBytes), which their commit needs again; from now on the source holds them until they commit",
+                context: [.init(.file, workspace.directory)], hint: "make room on the disk of data_dir")
+        }
+        roomKnown = totalBytes + UInt64(count) + Self.roomStep
+    }
+
     /// Cuts a transaction back. Its block is closed.
     func cut(_ transaction: UInt32, to size: UInt64) throws(BridgeError) {
         guard let known = sizes[transaction], size < known else { return }
@@ -72,12 +95,14 @@ final class TransactionSpill {
         }
         sizes[transaction] = size
         totalBytes -= known - size
+        roomKnown = 0
     }
 
     /// Removes a transaction.
     func discard(_ transaction: UInt32) throws(BridgeError) {
         guard let known = sizes.removeValue(forKey: transaction) else { return }
         totalBytes -= known
+        roomKnown = 0
         guard unlink(path(transaction)) == 0 || errno == ENOENT else {
             throw Self.failed("the file of a transaction cannot be removed", path(transaction))
         }

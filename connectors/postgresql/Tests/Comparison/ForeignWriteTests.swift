@@ -30,6 +30,25 @@ struct ForeignWriteTests {
         return (fixture, target)
     }
 
+    @Test("C23 the records are removed although an applier that still works holds some of them and comes to the watched tables")
+    func removedBesideApplier() async throws {
+        let (fixture, _) = try await Self.fixture()
+        let applier = BlockingSession(fixture.targetURL)
+        // It finds the deadlock late, so the end of the migration is the one that is refused.
+        try await applier.execute("SET deadlock_timeout = '20s'; BEGIN; \(LinkRecords.touch(fixture.link))")
+        let removal = Task { try await fixture.targetConnector.removeLink(fixture.link) }
+        try await waitUntil("the removal waits for the applier") {
+            try await fixture.cluster.psql(
+                fixture.targetURL,
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE 'DELETE FROM _bridge.link %'") == "1"
+        }
+        try await applier.execute("INSERT INTO k VALUES (1, 'late'); COMMIT")
+        try await removal.value
+        #expect(try await fixture.cluster.psql(fixture.targetURL, "SELECT count(*) FROM k") == "1")
+        #expect(try await fixture.cluster.psql(fixture.targetURL, "SELECT count(*) FROM pg_namespace WHERE nspname = '_bridge'") == "0")
+        try await fixture.end()
+    }
+
     @Test("K16 every kind of write by others is recorded with its key, under the application's own settings and rights")
     func recorded() async throws {
         let (fixture, target) = try await Self.fixture()

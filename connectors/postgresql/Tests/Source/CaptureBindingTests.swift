@@ -238,6 +238,21 @@ import Testing
         await holder.close()
     }
 
+    @Test("R4 a capture that meets a locked table says so instead of waiting for as long as that lasts")
+    func locked() async throws {
+        var options = PostgresSource.Options()
+        options.lockPatience = .milliseconds(50)
+        let fixture = try await SourceFixture("CREATE TABLE t(id int PRIMARY KEY)", tables: ["t"], options: options)
+        let origin = try await fixture.source.prepareCapture(fixture.link, replacingLeftovers: false)
+        try await fixture.source.openSnapshot(fixture.link).close()
+        let holder = BlockingSession(fixture.uri)
+        try await holder.execute("BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+        let error = try await refusal(fixture, origin)
+        #expect(error.code == .serverBusy && error.retry == .backoff, "\(error)")
+        try await holder.execute("ROLLBACK")
+        await (try await fixture.open(origin, origin.position)).session.close()
+    }
+
     @Test("P8 names that are taken are refused, leftovers are replaced only when told so, and removal is complete")
     func leftovers() async throws {
         let (fixture, origin) = try await fixture()

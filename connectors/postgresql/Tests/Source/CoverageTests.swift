@@ -49,18 +49,18 @@ import Testing
         Change(
             sql: "BEGIN; ALTER TABLE t RENAME TO old; ALTER TABLE parts RENAME TO t; ALTER TABLE old RENAME TO parts; COMMIT",
             code: .tableMissing, table: "", passes: false, later: .tableMissing),
-        Change(sql: "ALTER TABLE t DROP COLUMN v; ALTER TABLE t ADD COLUMN v text DEFAULT 'x'", code: .schemaChanged, named: "v"),
-        Change(sql: "ALTER TABLE parts DETACH PARTITION part_1", code: .schemaChanged, table: "public.parts", named: "partition public.part_1"),
-        Change(sql: "INSERT INTO parts VALUES (1); TRUNCATE part_1; INSERT INTO parts VALUES (2)", code: .schemaChanged, table: "public.parts", named: "partition public.part_1"),
-        Change(sql: "INSERT INTO parts VALUES (11); TRUNCATE part_2", code: .schemaChanged, table: "public.parts", named: "partition public.part_21"),
-        Change(sql: "INSERT INTO parts VALUES (1), (11); TRUNCATE part_1, part_21", code: .schemaChanged, table: "public.parts"),
+        Change(sql: "ALTER TABLE t DROP COLUMN v; ALTER TABLE t ADD COLUMN v text DEFAULT 'x'", code: .changesUnseen, named: "v"),
+        Change(sql: "ALTER TABLE parts DETACH PARTITION part_1", code: .changesUnseen, table: "public.parts", named: "partition public.part_1"),
+        Change(sql: "INSERT INTO parts VALUES (1); TRUNCATE part_1; INSERT INTO parts VALUES (2)", code: .changesUnseen, table: "public.parts", named: "partition public.part_1"),
+        Change(sql: "INSERT INTO parts VALUES (11); TRUNCATE part_2", code: .changesUnseen, table: "public.parts", named: "partition public.part_21"),
+        Change(sql: "INSERT INTO parts VALUES (1), (11); TRUNCATE part_1, part_21", code: .changesUnseen, table: "public.parts"),
         Change(
             sql: "INSERT INTO parts VALUES (1); BEGIN; TRUNCATE part_1; INSERT INTO part_1 VALUES (2); ANALYZE part_1; COMMIT",
-            code: .schemaChanged, table: "public.parts", named: "partition public.part_1"),
-        Change(sql: "DROP TABLE part_21", code: .schemaChanged, table: "public.parts", named: "partition public.part_21"),
+            code: .changesUnseen, table: "public.parts", named: "partition public.part_1"),
+        Change(sql: "DROP TABLE part_21", code: .changesUnseen, table: "public.parts", named: "partition public.part_21"),
         Change(
             sql: "CREATE TABLE late(id int PRIMARY KEY, v text); INSERT INTO late VALUES (25); ALTER TABLE parts ATTACH PARTITION late FOR VALUES FROM (20) TO (30)",
-            code: .schemaChanged, table: "public.parts", named: "partition public.late"),
+            code: .changesUnseen, table: "public.parts", named: "partition public.late"),
     ]
 
     @Test("P5 P10 what the stream would not tell stops a running capture by name", arguments: changes)
@@ -143,7 +143,7 @@ import Testing
         try await passLook(fixture, stream)
         try await fixture.psql("ALTER TABLE t ADD COLUMN v text DEFAULT '7'")
         let error = try await bounded(stream)
-        #expect(error?.code == .schemaChanged && error?.context.contains(ErrorContext(.column, "v")) == true)
+        #expect(error?.code == .changesUnseen && error?.context.contains(ErrorContext(.column, "v")) == true)
         await stream.session.close()
     }
 
@@ -169,7 +169,7 @@ import Testing
             try await fixture.psql(rows)
         }
         let error = try await bounded(stream)
-        #expect(error?.code == .schemaChanged, "\(String(describing: error))")
+        #expect(error?.code == .changesUnseen, "\(String(describing: error))")
         await stream.session.close()
     }
 

@@ -232,6 +232,33 @@ private struct StreamedFixture {
         await stream.session.close()
     }
 
+    @Test("P16 a transaction that has room, but would fill the disk at its commit, is held by the source", .enabled(if: SmallFileSystem.canMount))
+    func noRoomForCommit() async throws {
+        let disk = try SmallFileSystem()
+        defer { disk.unmount() }
+        var fixture = try await StreamedFixture(Self.table, tables: ["t"])
+        let elsewhere = fixture.workspace
+        fixture.workspace.directory = "\(disk.path)/capture"
+        var stream = try await fixture.open()
+        let application = BlockingSession(fixture.base.uri)
+        try await application.execute("BEGIN; \(Self.rows(1...1_500))")
+        var refused: BridgeError?
+        try await waitUntil("it is refused") {
+            do { try await stream.step(patience: .milliseconds(20)) } catch let error as BridgeError { refused = error }
+            return refused != nil
+        }
+        #expect(refused?.code == .streamingRefused)
+        #expect(fixture.kept.reduce(0, +) < 100_000)
+        await stream.session.close()
+        // From now on the source holds it, wherever there might be room.
+        fixture.workspace = elsewhere
+        stream = try await fixture.open(stream.frontier)
+        try await application.execute("COMMIT")
+        try await stream.catchUp()
+        #expect(stream.takeChanges().count == 1_500)
+        await stream.session.close()
+    }
+
     // MARK: Prepared transactions
 
     @Test("P16 prepared transactions arrive whole when they are committed, also after restarts, and leave nothing otherwise")
