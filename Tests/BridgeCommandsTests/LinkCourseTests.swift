@@ -19,7 +19,6 @@ private func words(_ actions: [LinkCourse.Action]) -> [String] {
         case .stop(let direction): "stop \(direction)"
         case .look: "look"
         case .retry(let direction, let pause, _): "retry \(direction) in \(pause.components.seconds)"
-        case .halt(let direction, let error): "halt \(direction) \(error.code.rawValue)"
         case .gone(let direction): "gone \(direction)"
         case .forget: "forget"
         case .finish(.success(let ending)): "finish \(ending)"
@@ -97,27 +96,6 @@ struct LinkCourseTests {
         #expect(words(course.handle(.stop)) == ["stop \(direction == .forward ? "reverse" : "forward")"])
         let other: LinkDirection = direction == .forward ? .reverse : .forward
         #expect(words(course.handle(.ended(other, .success(false), ranWell: true))) == ["fail slot_missing"])
-    }
-
-    @Test("P10 a link that missed changes is not tried again by itself, and alone it ends the run", arguments: [LinkDirection.forward, .reverse])
-    func halts(_ direction: LinkDirection) {
-        let unseen = BridgeError(.changesUnseen, "a partition was truncated")
-        var course = course(after: both)
-        #expect(words(course.handle(.ended(direction, .failure(unseen), ranWell: true))) == ["look"])
-        #expect(words(course.handle(both[0])) == ["halt \(direction) changes_unseen"])
-        #expect(words(course.handle(both[0])).isEmpty)
-        #expect(words(course.handle(.due(direction))).isEmpty)
-        var stopped = course
-        #expect(words(stopped.handle(.stop)) == ["stop \(direction == .forward ? "reverse" : "forward")"])
-        #expect(
-            words(stopped.handle(.ended(direction == .forward ? .reverse : .forward, .success(false), ranWell: true)))
-                == ["fail changes_unseen"])
-        guard direction == .forward else {
-            #expect(words(course.handle(seen(.present(origin(1)), .absent))) == ["gone reverse"])
-            return
-        }
-        #expect(words(course.handle(seen(.present(origin(1)), .absent))) == ["stop reverse"])
-        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["gone reverse", "fail changes_unseen"])
     }
 
     @Test("a link that fails while it is told to stop has not ended well", arguments: [LinkDirection.forward, .reverse])

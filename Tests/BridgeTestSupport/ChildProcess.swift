@@ -1,4 +1,5 @@
 import BridgeCore
+import Synchronization
 
 #if canImport(Glibc)
 package import Glibc
@@ -26,6 +27,9 @@ package final class ChildProcess: Sendable {
 
     package let processIdentifier: pid_t
     private let folder: TemporaryDirectory
+    private let outlivesItsHandle: Bool
+    /// Its number may be another process's by then.
+    private let isReaped = Atomic<Bool>(false)
 
     /// Starts a program.
     /// - Parameters:
@@ -40,6 +44,7 @@ package final class ChildProcess: Sendable {
     ) throws {
         guard let program = arguments.first else { throw Failure( "no program named") }
         folder = try TemporaryDirectory(prefix: "child")
+        outlivesItsHandle = newSession
         try folder.write("input", input)
 
         var actions = posix_spawn_file_actions_t()
@@ -76,7 +81,17 @@ package final class ChildProcess: Sendable {
     }
 
     /// Sends a signal to this one process.
-    package func send(signal: Int32) { kill(processIdentifier, signal) }
+    package func send(signal: Int32) {
+        if !isReaped.load(ordering: .acquiring) { kill(processIdentifier, signal) }
+    }
+
+    /// A test that failed half-way leaves nothing behind that would disturb the next one.
+    deinit {
+        guard !outlivesItsHandle, !isReaped.load(ordering: .acquiring) else { return }
+        kill(processIdentifier, SIGKILL)
+        var status: Int32 = 0
+        while waitpid(processIdentifier, &status, 0) < 0 && errno == EINTR {}
+    }
 
     /// What it has written to its standard output so far.
     package var outputSoFar: String { (try? folder.read("output")) ?? "" }
@@ -91,6 +106,7 @@ package final class ChildProcess: Sendable {
     package func waitBlocking() -> Outcome {
         var status: Int32 = 0
         while waitpid(processIdentifier, &status, 0) < 0 && errno == EINTR {}
+        isReaped.store(true, ordering: .releasing)
         let signal = status & 0x7F
         return Outcome(
             status: signal == 0 ? (status >> 8) & 0xFF : -signal, output: outputSoFar, errors: errorsSoFar)

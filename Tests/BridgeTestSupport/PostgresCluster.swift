@@ -248,6 +248,8 @@ package final class PostgresCluster: Sendable {
             "listen_addresses": port == nil ? "" : "127.0.0.1", "port": "\(port ?? 5432)", "unix_socket_directories": folder.path, "fsync": "on", "wal_level": "logical",
             "max_replication_slots": "300", "max_wal_senders": "100", "max_connections": "200",
             "max_prepared_transactions": "10", "shared_buffers": "64MB", "max_wal_size": "2GB",
+            // What a killed client had open must not hold up the tests after it.
+            "client_connection_check_interval": "1s",
         ]
         try folder.write("settings.conf", Self.lines(defaults) + Self.lines(settings))
         chmod(folder.path("settings.conf"), 0o644)

@@ -63,6 +63,8 @@ package struct RunReport: Codable, Hashable, Sendable {
     package var trouble: String?
     /// Set while the source keeps much of the log that it may keep for the link.
     package var slotWarning: String?
+    /// What the link missed of its source since the run began: it goes on, and the target lacks that.
+    package var missed: String?
     /// Log that the source keeps for the link, as the run last saw it.
     package var slotRetainedBytes: Int64?
     /// Why a failed run ended.

@@ -37,8 +37,6 @@ enum LinkEnding: Hashable, Sendable {
 /// - The way forward runs from the start on, the way back as long as its records are there.
 /// - A link that fails for good while there is another one is tried again, with pauses, and the other goes on. The way
 ///   forward alone is not: it ends the run.
-/// - A link that missed changes would go on after the next try as if nothing had been: it stays down until a person runs
-///   the command again.
 /// - A link whose records are gone is not begun anew. When they are gone on both sides the run is over.
 struct LinkCourse: Sendable {
     struct Policy: Sendable {
@@ -69,8 +67,6 @@ struct LinkCourse: Sendable {
         /// Look at the records now.
         case look
         case retry(LinkDirection, after: Duration, BridgeError)
-        /// It stays down while the other link runs.
-        case halt(LinkDirection, BridgeError)
         /// The link's records are gone, and it does not run.
         case gone(LinkDirection)
         /// There is no way back: what an earlier run said of one is old.
@@ -89,8 +85,6 @@ struct LinkCourse: Sendable {
         case failed(BridgeError)
         /// It failed, and is tried again.
         case pausing(BridgeError)
-        /// It failed, and is not tried again.
-        case halted(BridgeError)
         case caughtUp
         case gone
         case stopped
@@ -104,7 +98,7 @@ struct LinkCourse: Sendable {
 
         var error: BridgeError? {
             switch self {
-            case .failed(let error), .pausing(let error), .halted(let error): error
+            case .failed(let error), .pausing(let error): error
             default: nil
             }
         }
@@ -194,7 +188,7 @@ struct LinkCourse: Sendable {
             self[direction].origin = origin
         case (.running, .absent):
             if self[direction].wasSeen { stop(direction, .gone) }
-        case (.pausing, .absent) where self[direction].wasSeen, (.halted, .absent) where self[direction].wasSeen: leave(direction)
+        case (.pausing, .absent) where self[direction].wasSeen: leave(direction)
         default: break
         }
     }
@@ -224,20 +218,12 @@ struct LinkCourse: Sendable {
     private mutating func decideFailures() {
         guard !isStopping, failure == nil else { return }
         for direction in Self.directions {
-            let error: BridgeError
-            switch self[direction].stage {
-            case .failed(let new): error = new
-            // The other link may be gone by now.
-            case .halted(let old): error = old
-            default: continue
-            }
+            guard case .failed(let error) = self[direction].stage else { continue }
             if records[direction] == .absent, self[direction].wasSeen {
                 leave(direction)
             } else if policy.untilCaughtUp || (direction == .forward && !policy.keepsTrying && records.reverse.origin == nil) {
                 failure = error
                 stopAll()
-            } else if error.code == .changesUnseen {
-                halt(direction, error)
             } else {
                 pause(direction, error)
             }
@@ -267,12 +253,6 @@ struct LinkCourse: Sendable {
         self[direction].stage = .gone
         self[direction].failures = 0
         actions.append(.gone(direction))
-    }
-
-    private mutating func halt(_ direction: LinkDirection, _ error: BridgeError) {
-        if case .halted = self[direction].stage { return }
-        self[direction].stage = .halted(error)
-        actions.append(.halt(direction, error))
     }
 
     private mutating func pause(_ direction: LinkDirection, _ error: BridgeError) {

@@ -25,6 +25,8 @@ final class LinkSupervisor: Sendable {
         /// Each link's last figures.
         var last: [LinkDirection: LinkProgress] = [:]
         var errors: [LinkDirection: BridgeError] = [:]
+        /// What a link missed of its source in this run. It goes on after the next try as if nothing had been.
+        var missed: [LinkDirection: String] = [:]
         var isStopping = false
         /// What was last seen of the way back; it keeps the way forward's capture from being given up.
         var reverse = LinkRecords.Sight.unknown
@@ -131,9 +133,6 @@ final class LinkSupervisor: Sendable {
             watch.hurry()
             later(options.lookPatience, .lookOverdue)
         case .retry(let direction, let pause, let error): retry(direction, after: pause, error)
-        case .halt(let direction, let error):
-            logger.error("\(direction.way) stopped: \(ErrorRenderer.headline(error)); try: \(error.hint)")
-            noteFailure(direction, error, retryAt: nil)
         case .gone(let direction):
             logger.notice("\(direction.way): its records are gone, and it does not run any more")
             state.withLock { $0.errors[direction] = nil }
@@ -151,18 +150,18 @@ final class LinkSupervisor: Sendable {
         }
     }
 
-    private func noteFailure(_ direction: LinkDirection, _ error: BridgeError, retryAt: Int64?) {
-        state.withLock { $0.errors[direction] = error }
-        RunReport.noteFailure(
-            direction, migration: configuration.migration, error: error, retryAt: retryAt, in: directory)
-    }
-
     private func retry(_ direction: LinkDirection, after pause: Duration, _ error: BridgeError) {
         // Both links may fail for the same reason; they need not come back at the same moment.
         let pause = pause / 2 + pause / 2 * Double.random(in: 0...1)
         logger.error(
             "\(direction.way) failed, and is tried again in \(Numbers.duration(seconds: pause / .seconds(1))): \(ErrorRenderer.headline(error)); try: \(error.hint)")
-        noteFailure(direction, error, retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)))
+        state.withLock {
+            $0.errors[direction] = error
+            if error.code == .changesUnseen { $0.missed[direction] = ErrorRenderer.headline(error) }
+        }
+        RunReport.noteFailure(
+            direction, migration: configuration.migration, error: error,
+            retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)), in: directory)
         let conflicts = ConflictFiles(directory: directory.conflictDirectory(direction))
         guard error.isOfChange, conflicts.hasStop else { return later(pause, .due(direction)) }
         // Whoever says what is to become of the change need not wait for the pause to end.
@@ -185,7 +184,7 @@ final class LinkSupervisor: Sendable {
             do throws(BridgeError) {
                 let session = try await RunSession.prepare(
                     migration, mayBegin: mayBegin, mayDropSlot: { self.state.withLock { $0.reverse == .absent } },
-                    logger: logger(of: direction))
+                    missed: state.withLock { $0.missed[direction] }, logger: logger(of: direction))
                 let isStopped = state.withLock { state in
                     state.sessions[direction] = session
                     return state.toStop.contains(direction)
@@ -262,7 +261,7 @@ extension LinkProgress {
 extension RunReport {
     /// Puts a failure that a run will try again into the link's last report, or into one that says nothing else.
     static func noteFailure(
-        _ direction: LinkDirection, migration: String, error: BridgeError, retryAt: Int64?, in directory: DataDirectory
+        _ direction: LinkDirection, migration: String, error: BridgeError, retryAt: Int64, in directory: DataDirectory
     ) {
         let now = Timestamp.now.microseconds
         let known = RunReport.read(from: directory, direction: direction).flatMap { $0.migration == migration ? $0 : nil }

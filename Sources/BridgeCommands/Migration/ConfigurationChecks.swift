@@ -46,7 +46,8 @@ enum ConfigurationChecks {
     /// Whether the disk has room for what the journal may take, and running transactions half as much. What the databases'
     /// own disks hold, no session can tell.
     private static func room(_ path: String, journal: Int64) -> Finding? {
-        let budget = journal + journal / 2
+        let (sum, isBeyond) = journal.addingReportingOverflow(journal / 2)
+        let budget = isBeyond ? .max : sum
         let folder = nearestFolder(path)
         guard let facts = try? FileManager.default.attributesOfFileSystem(forPath: folder),
             let free = (facts[.systemFreeSize] as? NSNumber)?.int64Value, free < budget,

@@ -18,19 +18,21 @@ final class RunSession: Sendable {
     /// - Parameters:
     ///   - mayBegin: whether a link that is not there is begun.
     ///   - mayDropSlot: whether a capture may be given up at its limit; asked when it comes to that.
+    ///   - missed: what the link is known to have missed of its source, which stays in its reports.
     /// - Throws: whatever makes the run impossible, before anything is made.
     static func prepare(
         _ migration: Migration, mayBegin: Bool = true, mayDropSlot: @escaping @Sendable () -> Bool = { false },
-        logger: Logger
+        missed: String? = nil, logger: Logger
     ) async throws(BridgeError) -> RunSession {
         try prepare(
-            migration, link: try await migration.open(), mayBegin: mayBegin, mayDropSlot: mayDropSlot, logger: logger)
+            migration, link: try await migration.open(), mayBegin: mayBegin, mayDropSlot: mayDropSlot, missed: missed,
+            logger: logger)
     }
 
     /// The same for a link whose ends are connected and whose tables were found.
     static func prepare(
         _ migration: Migration, link: Migration.Link, mayBegin: Bool = true,
-        mayDropSlot: @escaping @Sendable () -> Bool = { false }, logger: Logger
+        mayDropSlot: @escaping @Sendable () -> Bool = { false }, missed: String? = nil, logger: Logger
     ) throws(BridgeError) -> RunSession {
         // What the file says is said of the way forward; whoever made the way back has looked at it.
         if migration.direction == .forward {
@@ -45,7 +47,7 @@ final class RunSession: Sendable {
             target: migration.target, logger: logger)
         return RunSession(
             runner: runner,
-            reporter: RunReporter(link: link.description, directory: migration.directory, logger: logger))
+            reporter: RunReporter(link: link.description, directory: migration.directory, missed: missed, logger: logger))
     }
 
     var progress: LinkProgress { runner.progress }
@@ -100,14 +102,16 @@ actor RunReporter {
 
     private let link: LinkDescription
     private let directory: DataDirectory
+    private let missed: String?
     private let logger: Logger
     private let startedAt = Timestamp.now
     private var lastDrained: Timestamp?
     private var hasFailedToWrite = false
 
-    init(link: LinkDescription, directory: DataDirectory, logger: Logger) {
+    init(link: LinkDescription, directory: DataDirectory, missed: String? = nil, logger: Logger) {
         self.link = link
         self.directory = directory
+        self.missed = missed
         self.logger = logger
     }
 
@@ -141,6 +145,7 @@ actor RunReporter {
         report.journalBytes = progress.journalBytes
         report.trouble = progress.trouble
         report.slotWarning = progress.slotWarning
+        report.missed = missed
         report.slotRetainedBytes = progress.retention?.bytes
         report.error = error.map(ErrorRenderer.headline)
         write(report)

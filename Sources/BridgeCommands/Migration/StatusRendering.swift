@@ -119,7 +119,7 @@ extension LinkStatus {
             "slot_retained_limit": JSONValue(slotLimit),
             "slot_state": JSONValue(slotDropped == nil ? health?.retention?.state : "dropped"),
             "slot_safe_bytes": JSONValue(health?.retention?.safeBytes),
-            "trouble": JSONValue(running?.trouble ?? running?.slotWarning),
+            "trouble": JSONValue(running?.trouble ?? running?.missed ?? running?.slotWarning),
             "error": JSONValue(runState == .failed ? report?.error : nil),
             "stopped_at": stop.map { ["position": .string($0.position.storedForm), "table": .string($0.table), "reason": .string($0.reason)] } ?? .null,
             "conflicts_recorded": JSONValue(conflicts),
@@ -158,6 +158,9 @@ extension LinkStatus {
         let name = link.direction == .forward ? "" : "reverse: "
         var lines: [String] = []
         if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  \(name)waiting: \(trouble)")) }
+        if let missed = report?.missed, isRunning {
+            lines.append(style.red("  \(name)missed: \(missed); try: \(ErrorCode.changesUnseen.hint)"))
+        }
         if let warning = report?.slotWarning, isRunning { lines.append(style.yellow("  \(name)\(warning)")) }
         if let failure { lines.append(style.red("  \(name)\(failure)")) }
         if let slotDropped { lines.append(style.red("  \(name)\(slotDropped)")) }

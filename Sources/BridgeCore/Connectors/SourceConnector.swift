@@ -85,11 +85,14 @@ package struct SourceRetention: Hashable, Sendable {
     package var state: String?
     /// How much more may be written before the server itself gives the link up; nil if it never does, or does not say.
     package var safeBytes: Int64?
+    /// Where the source's log ended at that moment; nil if it does not say.
+    package var logEnd: Position?
 
-    package init(bytes: Int64, state: String? = nil, safeBytes: Int64? = nil) {
+    package init(bytes: Int64, state: String? = nil, safeBytes: Int64? = nil, logEnd: Position? = nil) {
         self.bytes = bytes
         self.state = state
         self.safeBytes = safeBytes
+        self.logEnd = logEnd
     }
 }
 

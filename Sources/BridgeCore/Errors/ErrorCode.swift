@@ -100,7 +100,7 @@ package enum ErrorCode: String, CaseIterable, Sendable {
         case .slotInUse: "stop the other process that reads this slot, then run the command again"
         case .slotBlocked: "end the transactions named here, or wait for them, then run the command again"
         case .sourceReplaced: "point 'source' at the database that the migration began with, or start a new migration"
-        case .changesUnseen: "run the command again to go on; bridge check --repair then brings the target's older rows in line"
+        case .changesUnseen: "bridge run goes on; then bridge check --repair brings the target's older rows in line"
         case .captureBroken: "bridge preflight names what is missing on the source"
         case .streamMalformed: "report this with the server's version; nothing was applied from it"
         case .streamingRefused:

@@ -50,6 +50,8 @@ package struct LinkProgress: Sendable {
     package var rowsApplied: Int64 = 0
     package var transactionsApplied: Int64 = 0
     package var rowsCaptured: Int64 = 0
+    /// How often capture has begun; each time the source sends again what was not durable.
+    package var captureSessions = 0
     package var transactionsCaptured: Int64 = 0
     /// Over the last seconds.
     package var rowsPerSecond: Double = 0
@@ -124,7 +126,12 @@ final class ProgressBoard: Sendable {
     /// Whether capture has proven in this run that its source is the link's.
     var isCapturing: Bool {
         get { state.withLock { $0.isCapturing } }
-        set { state.withLock { $0.isCapturing = newValue } }
+        set {
+            state.withLock {
+                if newValue, !$0.isCapturing { $0.progress.captureSessions += 1 }
+                $0.isCapturing = newValue
+            }
+        }
     }
 
     /// Whether every transaction that has ended in the journal is on the target.

@@ -58,21 +58,38 @@ package struct SlotCourse: Sendable {
         case drop
     }
 
-    /// What one look found.
-    private struct Sight {
+    /// What capture has done by the time of a look.
+    package struct Intake: Sendable {
+        /// Everything before it was received.
+        package var captured: Position
+        /// How many rows were received, and in how many sessions; each receives again what was not durable.
+        package var rows: Int64
+        package var sessions: Int
+
+        package init(captured: Position = .zero, rows: Int64 = 0, sessions: Int = 0) {
+            self.captured = captured
+            self.rows = rows
+            self.sessions = sessions
+        }
+    }
+
+    /// The least that was found since the limit was passed, and when anything got on last.
+    private struct Least {
         var retained: Int64
-        /// What is left to capture, but for a constant while the place that the log is kept from stands still.
-        var distance: Int64
-        var captured: Position
-        var rows: Int64
+        /// What was left to capture, in bytes of the source's log.
+        var backlog: Int64?
+        var since: ContinuousClock.Instant
     }
 
     private let bytes: Int64
     private let action: SlotLimit.Action
     private let patience: Duration
-    private var last: Sight?
-    /// The least that was found since the limit was passed, and when anything got on last.
-    private var least: (retained: Int64, distance: Int64, since: ContinuousClock.Instant)?
+    private var least: Least?
+    /// At the last look.
+    private var last = Intake()
+    /// The rows before the session of the last look, and the most that any session received behind the same place.
+    private var rowsBefore: Int64 = 0
+    private var mostRows: Int64 = 0
 
     package init(bytes: Int64, action: SlotLimit.Action, patience: Duration) {
         self.bytes = bytes
@@ -85,38 +102,44 @@ package struct SlotCourse: Sendable {
     /// While a large transaction is taken in the source keeps all of it, so what it keeps does not get less although
     /// capture comes nearer to the log's end, or takes the transaction's rows. A capture that only keeps pace gets on no
     /// more: a transaction that somebody left open would otherwise hold the log for ever.
-    /// - Parameters:
-    ///   - captured: everything before it was received, in bytes of the source's log.
-    ///   - rows: how many rows were received.
-    ///   - mayDrop: whether nothing else forbids it.
+    /// - Parameter mayDrop: whether nothing else forbids it.
     package mutating func look(
-        _ retained: Int64, captured: Position = .zero, rows: Int64 = 0, at now: ContinuousClock.Instant, mayDrop: Bool
+        _ retention: SourceRetention, _ intake: Intake = Intake(), at now: ContinuousClock.Instant, mayDrop: Bool
     ) -> Verdict {
+        let takesRows = noteRows(intake)
+        let retained = retention.bytes
         guard retained >= bytes else {
-            forget()
+            least = nil
             return SlotLimit.isNear(retained, bytes) ? .near : .fine
         }
-        let sight = Sight(retained: retained, distance: retained - Int64(clamping: captured.commit), captured: captured, rows: rows)
-        defer { last = sight }
-        guard let least, let last, !getsOn(sight, last, least.retained, least.distance) else {
-            least = (min(retained, least?.retained ?? retained), min(sight.distance, least?.distance ?? sight.distance), now)
+        let backlog = retention.logEnd.map { Int64(clamping: $0.commit) - Int64(clamping: intake.captured.commit) }
+        guard var least else {
+            self.least = Least(retained: retained, backlog: backlog, since: now)
             return patience == .zero && action == .drop && mayDrop ? .drop : .beyond
         }
+        let isNearer = if let backlog, let known = least.backlog { backlog < known } else { false }
+        if retained < least.retained || isNearer || takesRows { least.since = now }
+        least.retained = min(least.retained, retained)
+        least.backlog = [least.backlog, backlog].compactMap { $0 }.min()
+        self.least = least
         return action == .drop && mayDrop && least.since.duration(to: now) >= patience ? .drop : .beyond
     }
 
     /// A look found nothing out. What went on meanwhile is unknown, so the waiting begins anew.
-    package mutating func missed() { forget() }
+    package mutating func missed() { least = nil }
 
-    private mutating func forget() {
-        last = nil
-        least = nil
-    }
-
-    private func getsOn(_ sight: Sight, _ last: Sight, _ retained: Int64, _ distance: Int64) -> Bool {
-        if sight.retained < retained || sight.distance < distance { return true }
-        // Rows come, and no transaction ends: a large one is being received.
-        return sight.captured == last.captured && sight.rows > last.rows
+    /// Whether rows came that no session had received, while no transaction ended: a large one is being taken in.
+    private mutating func noteRows(_ intake: Intake) -> Bool {
+        defer { last = intake }
+        if intake.captured != last.captured {
+            (rowsBefore, mostRows) = (intake.rows, 0)
+            return false
+        }
+        if intake.sessions != last.sessions { rowsBefore = last.rows }
+        let rows = intake.rows - rowsBefore
+        guard rows > mostRows else { return false }
+        mostRows = rows
+        return true
     }
 }
 
@@ -141,8 +164,9 @@ struct SlotWatch: Sendable {
             if let retention = found, retention.state != "lost" {
                 let progress = board.current
                 let verdict = course.look(
-                    retention.bytes, captured: progress.captured, rows: progress.rowsCaptured, at: .now,
-                    mayDrop: limit.mayDrop())
+                    retention,
+                    .init(captured: progress.captured, rows: progress.rowsCaptured, sessions: progress.captureSessions),
+                    at: .now, mayDrop: limit.mayDrop())
                 let words = Self.words(retention.bytes, limit.bytes)
                 board.update {
                     $0.retention = retention

@@ -22,7 +22,7 @@ struct KeyTypeTests {
             var (world, generator) = (started, rest)
             let full = try await checked.check { $0.showValues = true }
             #expect(full.verdict == .consistent && full.gate.isOpen, "seed \(seed): \(full.summary)")
-            for round in 0..<2 {
+            for round in 0..<(environment("BRIDGE_KEY_ROUNDS").flatMap { Int($0) } ?? 1) {
                 // Replicated: dirty keys that settle.
                 try await world.writeSource(&generator)
                 try await world.expect([], "seed \(seed), round \(round), replicated")

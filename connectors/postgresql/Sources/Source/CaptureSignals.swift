@@ -5,7 +5,6 @@ import Synchronization
 final class CaptureSignals: Sendable {
     private let acknowledged: Atomic<UInt64>
     private let delivered: Atomic<UInt64>
-    private let truncations = Mutex<[UInt32: UInt64]>([:])
     private let isInterrupted = Atomic<Bool>(false)
     private let reported = Mutex<BridgeError?>(nil)
     let interrupter: Interrupter
@@ -23,14 +22,8 @@ final class CaptureSignals: Sendable {
     /// Everything that commits before it has come through the stream; 0 while nothing has.
     var deliveredPosition: UInt64 { delivered.load(ordering: .acquiring) }
 
-    /// Says how far the stream has come, and of which tables it has brought a TRUNCATE, with its commit.
-    func deliver(_ position: UInt64, _ truncated: [UInt32: UInt64]) {
-        if !truncated.isEmpty { truncations.withLock { $0.merge(truncated) { max($0, $1) } } }
-        delivered.store(position, ordering: .releasing)
-    }
-
-    /// The commit of the last TRUNCATE of a table that came through the stream; nil if none has.
-    func truncation(of table: UInt32) -> UInt64? { truncations.withLock { $0[table] } }
+    /// Says how far the stream has come.
+    func deliver(_ position: UInt64) { delivered.store(position, ordering: .releasing) }
 
     /// Raises the acknowledged position and wakes the reader, which tells the server.
     func acknowledge(_ position: UInt64) {

@@ -36,6 +36,7 @@ actor PostgresCapture: CaptureSession {
     private nonisolated let durable: Position
     private nonisolated let options: PostgresSource.Options
     private nonisolated let consent: StreamingConsent
+    private nonisolated let memory: CoverageMemory
     private nonisolated let catalog: CaptureCatalog
 
     private var stream: PostgresConnection?
@@ -70,7 +71,7 @@ actor PostgresCapture: CaptureSession {
 
     init(
         _ connectionString: ConnectionString, link: LinkDescription, origin: CaptureOrigin, durable: Position,
-        options: PostgresSource.Options, workspace: CaptureWorkspace?, consent: StreamingConsent
+        options: PostgresSource.Options, workspace: CaptureWorkspace?, consent: StreamingConsent, memory: CoverageMemory
     ) throws(BridgeError) {
         self.connectionString = connectionString
         self.link = link
@@ -79,6 +80,7 @@ actor PostgresCapture: CaptureSession {
         self.options = options
         catalog = CaptureCatalog(connectionString, applicationName: "bridge capture \(link.name)")
         self.consent = consent
+        self.memory = memory
         signals = try CaptureSignals(durable: durable)
         frontier = durable.commit
         reportedFrontier = durable.commit
@@ -106,9 +108,10 @@ actor PostgresCapture: CaptureSession {
         let tables = try verification.publishedTables(of: link)
         try verification.checkNames(tables)
         try verification.checkPublication(tables)
+        memory.begin(origin, try CoverageFacts.read(tables, session))
         let coverage = CoverageWatch(
-            connectionString, link: link, names: names, origin: origin, tables: tables,
-            facts: try CoverageFacts.read(tables, session), interval: options.coverageInterval, signals: signals)
+            connectionString, link: link, names: names, origin: origin, tables: tables, memory: memory,
+            interval: options.coverageInterval, signals: signals)
         for table in tables { intake.decoder.name(table.oid, as: table.schema.name) }
         intake.decoder.observe(nextTransaction: try CaptureCatalog.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
@@ -220,7 +223,9 @@ actor PostgresCapture: CaptureSession {
     private func finish(_ progress: inout CaptureProgress) -> CaptureProgress {
         progress.isInsideTransaction = intake.decoder.openPosition != nil
         progress.frontier = Position(commit: frontier)
-        signals.deliver(frontier, intake.decoder.takeTruncations())
+        // The truncations first: whoever sees the position counts on them.
+        memory.note(intake.decoder.takeTruncations(), origin)
+        signals.deliver(frontier)
         if let frontierAtMark, frontier > frontierAtMark {
             progress.isAwaited = true
             self.frontierAtMark = nil

@@ -25,6 +25,7 @@ package actor PostgresSource: SourceConnector {
     nonisolated let options: Options
     /// Whether captures of this process stream transactions while they run.
     nonisolated let streaming = StreamingConsent()
+    private nonisolated let coverage = CoverageMemory()
 
     private nonisolated let retentionLook: RetentionLook
     private var openSession: PostgresConnection?
@@ -155,7 +156,7 @@ package actor PostgresSource: SourceConnector {
     ) async throws(BridgeError) -> any CaptureSession {
         do throws(BridgeError) {
             let capture = try PostgresCapture(
-                connectionString, link: link, origin: origin, durable: durable, options: options, workspace: workspace, consent: streaming)
+                connectionString, link: link, origin: origin, durable: durable, options: options, workspace: workspace, consent: streaming, memory: coverage)
             try await capture.start()
             return capture
         } catch {

@@ -13,6 +13,8 @@ struct SlotState {
     var retained: Int64?
     /// How much more may be written before the slot is in danger; nil without a limit of the server.
     var safe: Int64?
+    /// Where the log ended at that moment; nil on a standby.
+    var logEnd: UInt64?
 
     /// - Returns: nil if there is no slot of that name.
     static func read(_ name: String, _ connection: PostgresConnection) throws(BridgeError) -> SlotState? {
@@ -20,19 +22,19 @@ struct SlotState {
             """
             SELECT plugin, datoid, database, active_pid, restart_lsn, confirmed_flush_lsn, wal_status,
                    CASE WHEN NOT pg_is_in_recovery() THEN pg_wal_lsn_diff(pg_current_wal_lsn(), restart_lsn)::bigint END,
-                   safe_wal_size
+                   safe_wal_size, CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_lsn() END
             FROM pg_replication_slots WHERE slot_name = $1
             """, [name], during: "reading the replication slots")
         guard let row = rows.first else { return nil }
         return SlotState(
             plugin: row[0], databaseOid: row[1], database: row[2], activeProcess: row[3],
             restart: LogSequenceNumber.parse(row[4]), confirmed: LogSequenceNumber.parse(row[5]), walStatus: row[6],
-            retained: row[7].flatMap { Int64($0) }, safe: row[8].flatMap { Int64($0) })
+            retained: row[7].flatMap { Int64($0) }, safe: row[8].flatMap { Int64($0) }, logEnd: LogSequenceNumber.parse(row[9]))
     }
 
     var retention: SourceRetention? {
         guard retained != nil || walStatus != nil else { return nil }
-        return SourceRetention(bytes: max(0, retained ?? 0), state: walStatus, safeBytes: safe)
+        return SourceRetention(bytes: max(0, retained ?? 0), state: walStatus, safeBytes: safe, logEnd: logEnd.map { Position(commit: $0) })
     }
 }
 

@@ -77,8 +77,8 @@ final class TransactionSpill {
         var facts = statvfs()
         // What cannot be asked cannot be short.
         guard statvfs(workspace.directory, &facts) == 0, facts.f_blocks > 0 else { return }
-        let free = UInt64(facts.f_bavail) * UInt64(facts.f_frsize)
-        guard free >= totalBytes + 2 * (UInt64(count) + Self.roomStep) else {
+        let (free, isEndless) = UInt64(facts.f_bavail).multipliedReportingOverflow(by: UInt64(facts.f_frsize))
+        guard isEndless || free >= totalBytes + 2 * (UInt64(count) + Self.roomStep) else {
             throw BridgeError(
                 .streamingRefused,
                 "the disk has \(free) bytes left, and running transactions take \(totalBytes), which their commit needs again; from now on the source holds them until they commit",

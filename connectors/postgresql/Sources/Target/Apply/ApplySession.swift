@@ -39,6 +39,9 @@ final class ApplySession {
     /// Of the batch at hand: its records, and where the source counts their changes.
     var batch = UnsafeRawBufferPointer(start: nil, count: 0)
     var locator = ChangeLocator(ChangePlaces())
+    /// How often runs of the batch were halved.
+    var halvings = 0
+    static let mostHalvings = 64
     /// Conflicts of the batch that are to be recorded before its commit.
     var conflicts: [ConflictRecord] = []
 
@@ -66,11 +69,13 @@ final class ApplySession {
             do throws(BridgeError) {
                 return try applyOnce(batch)
             } catch {
+                // A relation that came within the batch may have taken the place of a plan.
+                let used = Array(plans.values) + touched
                 rollback()
                 attempts += 1
                 // Whatever failed, a plan that is out of date may be why. Earlier batches of the transaction are gone with
                 // it; the caller brings them again.
-                guard let changed = changedTable() else { throw error }
+                guard let changed = changedTable(used) else { throw error }
                 plans.removeAll()
                 guard isFirst, committed == before, attempts < 3 else { throw TargetShape.error(changed) }
                 relations = known
@@ -79,9 +84,9 @@ final class ApplySession {
         }
     }
 
-    private func changedTable() -> TableName? {
+    private func changedTable(_ plans: [RelationPlan]) -> TableName? {
         guard !connection.isBroken, !plans.isEmpty else { return nil }
-        return try? TargetShape.firstChanged(Array(plans.values), connection)
+        return try? TargetShape.firstChanged(plans, connection)
     }
 
     private func applyOnce(_ batch: ChangeBatch) throws(BridgeError) {
@@ -89,6 +94,7 @@ final class ApplySession {
         for (id, relation) in batch.relations { learn(id, relation) }
         locator = ChangeLocator(batch.places, fallback: transaction)
         self.batch = batch.records.bytes
+        halvings = 0
         defer { self.batch = UnsafeRawBufferPointer(start: nil, count: 0) }
         try walk(batch)
         try record(batch.leftOut)

@@ -7,12 +7,14 @@ extension ApplySession {
     ///
     /// What the server refuses set-wise, held rows included, is halved between transactions until only those are left
     /// that are refused by themselves: one transaction's conflict must not send others into the exact order, in which rows
-    /// cannot pass unique values on among themselves.
+    /// cannot pass unique values on among themselves. Where much of a batch is refused, the rest of it goes in the exact
+    /// order: each half costs a try.
     func apply(_ run: Run) throws(BridgeError) {
         let wasRefused = try applyNetEffects(run)
         let exact = run.tables.filter { $0.effects.needsExactOrder }
         guard !exact.isEmpty else { return }
-        guard wasRefused, let middle = border(in: run) else { return try applyExactly(run) }
+        guard wasRefused, halvings < Self.mostHalvings, let middle = border(in: run) else { return try applyExactly(run) }
+        halvings += 1
         let plans = Set(exact.map { $0.plan.number })
         for (start, end) in [(run.start, middle), (middle, run.end)] {
             let piece = try piece(of: run, from: start, to: end, plans)

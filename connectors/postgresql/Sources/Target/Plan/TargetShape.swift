@@ -10,7 +10,8 @@ enum TargetShape {
     /// SQLSTATE of ``check(of:)`` when a table has another shape: no other statement beside it fails with it.
     static let isOther = "2201F"
 
-    /// For a schema and a name as expressions; NULL if there is no such table.
+    /// For a schema and a name as expressions; NULL if there is no such table. Without pg_partition_tree(), which would wait
+    /// for DDL on partitions that nothing is written to.
     private static func value(_ schema: String, _ name: String) -> String {
         """
         (SELECT pg_catalog.hashtextextended(pg_catalog.concat_ws('/', c.oid, c.relkind, \
@@ -21,8 +22,9 @@ enum TargetShape {
         FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid), \
         (SELECT pg_catalog.string_agg(o.oid::pg_catalog.text, ',' ORDER BY o.oid) FROM pg_catalog.pg_constraint o \
         WHERE o.condeferrable AND o.contype IN ('p', 'u', 'x') AND (o.conrelid = c.oid OR o.conparentid = 0) \
-        AND o.conrelid = ANY (CASE c.relkind WHEN 'p' THEN ARRAY(SELECT p.relid::pg_catalog.oid \
-        FROM pg_catalog.pg_partition_tree(c.oid) AS p) ELSE ARRAY[c.oid] END))), 0)::pg_catalog.text \
+        AND o.conrelid = ANY (CASE c.relkind WHEN 'p' THEN ARRAY(WITH RECURSIVE tree(oid) AS (SELECT c.oid UNION ALL \
+        SELECT i.inhrelid FROM tree t JOIN pg_catalog.pg_inherits i ON i.inhparent = t.oid) SELECT t.oid FROM tree t) \
+        ELSE ARRAY[c.oid] END))), 0)::pg_catalog.text \
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace m ON m.oid = c.relnamespace \
         WHERE m.nspname = \(schema)::pg_catalog.name AND c.relname = \(name)::pg_catalog.name AND c.relkind IN ('r', 'p'))
         """
