@@ -127,6 +127,12 @@ import Testing
     /// Waits until a look that begins now is over, and reads meanwhile.
     /// - Parameter stream: nil to read nothing.
     private func passLook(_ fixture: SourceFixture, _ stream: Stream? = nil) async throws {
+        // What was written so far is older than any transaction that a look then finds at work, of autovacuum's too.
+        let next = try await fixture.psql("SELECT pg_snapshot_xmax(pg_current_snapshot())")
+        try await waitUntil("transactions that are older are over") {
+            try await stream?.step(patience: .milliseconds(20))
+            return try await fixture.psql("SELECT pg_snapshot_xmin(pg_current_snapshot()) >= '\(next)'::xid8") == "t"
+        }
         let moment = try await fixture.psql("SELECT clock_timestamp()")
         try await waitUntil("a look that began afterwards is over") {
             try await stream?.step(patience: .milliseconds(20))
