@@ -128,8 +128,10 @@ struct LinkFollowTests {
             return link["state"] as? String == "failed" && link["error"] is String && link["retried_at"] is String
         }
         #expect(try await place.links().first?["state"] as? String == "running")
-        let text = try await place.run("status").output
-        #expect(text.contains("the way back failed, and is tried again: "))
+        // While it is being tried there is no such line.
+        try await waitUntil(deadline: .seconds(60), "it is printed") {
+            try await place.run("status").output.contains("the way back failed, and is tried again: ")
+        }
         run.send(signal: SIGTERM)
         let status = await run.wait().status
         #expect([65, 78].contains(status))
