@@ -155,12 +155,16 @@ final class LinkSupervisor: Sendable {
         let pause = pause / 2 + pause / 2 * Double.random(in: 0...1)
         logger.error(
             "\(direction.way) failed, and is tried again in \(Numbers.duration(seconds: pause / .seconds(1))): \(ErrorRenderer.headline(error)); try: \(error.hint)")
-        state.withLock {
-            $0.errors[direction] = error
-            if error.code == .changesUnseen { $0.missed[direction] = ErrorRenderer.headline(error) }
+        let missed = state.withLock { state in
+            state.errors[direction] = error
+            // The first says when it began; what came later is in the log.
+            if error.code == .changesUnseen, state.missed[direction] == nil {
+                state.missed[direction] = ErrorRenderer.headline(error)
+            }
+            return state.missed[direction]
         }
         RunReport.noteFailure(
-            direction, migration: configuration.migration, error: error,
+            direction, migration: configuration.migration, error: error, missed: missed,
             retryAt: Timestamp.now.microseconds + Int64(pause / .microseconds(1)), in: directory)
         let conflicts = ConflictFiles(directory: directory.conflictDirectory(direction))
         guard error.isOfChange, conflicts.hasStop else { return later(pause, .due(direction)) }
@@ -261,7 +265,8 @@ extension LinkProgress {
 extension RunReport {
     /// Puts a failure that a run will try again into the link's last report, or into one that says nothing else.
     static func noteFailure(
-        _ direction: LinkDirection, migration: String, error: BridgeError, retryAt: Int64, in directory: DataDirectory
+        _ direction: LinkDirection, migration: String, error: BridgeError, missed: String?, retryAt: Int64,
+        in directory: DataDirectory
     ) {
         let now = Timestamp.now.microseconds
         let known = RunReport.read(from: directory, direction: direction).flatMap { $0.migration == migration ? $0 : nil }
@@ -274,6 +279,7 @@ extension RunReport {
         report.updatedAt = now
         report.state = .failed
         report.error = ErrorRenderer.headline(error)
+        report.missed = missed
         report.retryAt = retryAt
         // What cannot be written is in the log.
         try? report.write(to: directory)

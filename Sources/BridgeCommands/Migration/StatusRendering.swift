@@ -158,7 +158,7 @@ extension LinkStatus {
         let name = link.direction == .forward ? "" : "reverse: "
         var lines: [String] = []
         if let trouble = report?.trouble, isRunning { lines.append(style.yellow("  \(name)waiting: \(trouble)")) }
-        if let missed = report?.missed, isRunning {
+        if let missed = report?.missed, isRunning || hasProcess {
             lines.append(style.red("  \(name)missed: \(missed); try: \(ErrorCode.changesUnseen.hint)"))
         }
         if let warning = report?.slotWarning, isRunning { lines.append(style.yellow("  \(name)\(warning)")) }

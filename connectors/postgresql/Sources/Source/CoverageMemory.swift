@@ -11,28 +11,39 @@ final class CoverageMemory: Sendable {
         var pending: CoverageFacts?
         /// The commit of the last TRUNCATE of each table that came through the stream.
         fileprivate var truncations: [UInt32: UInt64] = [:]
+        fileprivate var generation = 0
 
         init(facts: CoverageFacts) { self.facts = facts }
     }
 
+    /// The one of this process: sources are made anew with each try of a link.
+    static let ofProcess = CoverageMemory()
+
     private let state = Mutex<[CaptureOrigin: Known]>([:])
 
-    /// Begins with these facts unless older ones are known.
-    func begin(_ origin: CaptureOrigin, _ facts: CoverageFacts) {
-        state.withLock { if $0[origin] == nil { $0 = [origin: Known(facts: facts)] } }
+    /// Begins a session, with these facts unless older ones are known.
+    /// - Returns: the session's number.
+    func begin(_ origin: CaptureOrigin, _ facts: CoverageFacts) -> Int {
+        state.withLock {
+            var known = $0[origin] ?? Known(facts: facts)
+            known.generation += 1
+            $0[origin] = known
+            return known.generation
+        }
     }
 
     func known(_ origin: CaptureOrigin) -> Known? { state.withLock { $0[origin] } }
 
-    /// Keeps what a look found, beside the truncations that came meanwhile.
-    func store(_ known: Known, _ origin: CaptureOrigin) {
+    /// Keeps what a look found, beside the truncations that came meanwhile; not that of a session that is no more.
+    func store(_ known: Known, _ origin: CaptureOrigin, _ generation: Int) {
         state.withLock {
-            guard let truncations = $0[origin]?.truncations else { return }
+            guard let truncations = $0[origin]?.truncations, $0[origin]?.generation == generation else { return }
             $0[origin] = known
             $0[origin]?.truncations = truncations
         }
     }
 
+    /// What was missed has been told; the next session begins anew.
     func forget(_ origin: CaptureOrigin) { state.withLock { $0[origin] = nil } }
 
     func note(_ truncated: [UInt32: UInt64], _ origin: CaptureOrigin) {

@@ -19,15 +19,17 @@ actor CoverageWatch {
     private nonisolated let signals: CaptureSignals
     private nonisolated let interval: Duration
     private nonisolated let memory: CoverageMemory
+    private nonisolated let generation: Int
     private var session: PostgresConnection?
 
     /// - Parameters:
     ///   - tables: the link's tables, which the publication covers.
     ///   - memory: how they were when they were looked at last.
+    ///   - generation: what the memory gave this session.
     ///   - signals: where a finding is reported.
     init(
         _ connectionString: ConnectionString, link: LinkDescription, names: CaptureNames, origin: CaptureOrigin,
-        tables: [CapturedTable], memory: CoverageMemory, interval: Duration, signals: CaptureSignals
+        tables: [CapturedTable], memory: CoverageMemory, generation: Int, interval: Duration, signals: CaptureSignals
     ) {
         self.connectionString = connectionString
         self.link = link
@@ -35,6 +37,7 @@ actor CoverageWatch {
         self.origin = origin
         self.tables = tables
         self.memory = memory
+        self.generation = generation
         self.signals = signals
         self.interval = interval
     }
@@ -46,8 +49,6 @@ actor CoverageWatch {
             guard !Task.isCancelled else { break }
             do throws(BridgeError) { try look() } catch {
                 guard Self.findings.contains(error.code) else { continue }
-                // Told once; the next session begins anew.
-                memory.forget(origin)
                 signals.fail(error)
                 break
             }
@@ -64,17 +65,25 @@ actor CoverageWatch {
         try settle(&known)
         let base = known.pending ?? known.facts
         var needsStream = false
+        // A table that cannot be looked at now keeps nobody from the others.
+        var unsettled: BridgeError?
         for rewritten in base.rewritten(now) {
-            guard let emptied = try firstWithoutOlderRows(rewritten, since: base) else { continue }
+            let found: TableName?
+            do throws(BridgeError) { found = try firstWithoutOlderRows(rewritten, since: base) } catch {
+                unsettled = error
+                continue
+            }
+            guard let emptied = found else { continue }
             // The server streams a TRUNCATE of the root only, which empties all.
             guard rewritten.isWhole else { throw CoverageFacts.emptied(rewritten.configured, emptied) }
             needsStream = true
         }
+        if let unsettled { throw unsettled }
         if known.pending == nil {
             if needsStream { known.pending = now } else { known.facts = now.keepingDroppedColumns(of: known.facts) }
         }
         try settle(&known)
-        memory.store(known, origin)
+        memory.store(known, origin, generation)
     }
 
     /// Once the stream has come to where the pending facts were read, it has brought each TRUNCATE that explains them. A
@@ -110,8 +119,10 @@ actor CoverageWatch {
                 """, [String(oid), oldestRunning], during: "looking at a partition")
             return !rows.isEmpty
         } catch {
-            // What a later look may find otherwise is left to it: a lock that was not to be had, a server that is slow or full.
-            if session.isBroken || error.code == .serverBusy || error.code == .diskFull { throw error }
+            // What a later look may find otherwise is left to it: a lock that was not to be had, a server that is full. One
+            // that needs too long for so few rows would always.
+            let mayPass = error.code == .serverBusy || error.code == .diskFull
+            if session.isBroken || (mayPass && error.sqlState != "57014") { throw error }
             return false
         }
     }

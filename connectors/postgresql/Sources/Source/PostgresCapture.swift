@@ -108,10 +108,10 @@ actor PostgresCapture: CaptureSession {
         let tables = try verification.publishedTables(of: link)
         try verification.checkNames(tables)
         try verification.checkPublication(tables)
-        memory.begin(origin, try CoverageFacts.read(tables, session))
+        let generation = memory.begin(origin, try CoverageFacts.read(tables, session))
         let coverage = CoverageWatch(
             connectionString, link: link, names: names, origin: origin, tables: tables, memory: memory,
-            interval: options.coverageInterval, signals: signals)
+            generation: generation, interval: options.coverageInterval, signals: signals)
         for table in tables { intake.decoder.name(table.oid, as: table.schema.name) }
         intake.decoder.observe(nextTransaction: try CaptureCatalog.nextTransaction(session))
         let timeout = try session.rows("SELECT setting FROM pg_settings WHERE name = 'wal_sender_timeout'").first?[0]
@@ -162,15 +162,22 @@ actor PostgresCapture: CaptureSession {
 
     func read(into buffer: RecordBuffer, limit: Int, patience: Duration) throws(BridgeError) -> CaptureProgress {
         guard let stream else { throw BridgeError(.connectionLost, "the capture is closed") }
-        if let failure = signals.failure { throw failure }
+        if let failure = signals.failure { throw told(failure) }
         do throws(BridgeError) {
             if intake.isReadingBack { try Failpoint.captureReadBackPart.hit() }
             return try read(stream, into: buffer, limit: limit, patience: patience)
         } catch {
+            // A connection may break in the moment of a finding, and would be made anew.
+            if let failure = signals.failure { throw told(failure) }
             let explained = isStreaming ? StreamErrors.refusal(error) ?? StreamErrors.explained(error) : StreamErrors.explained(error)
             consent.withdraw(after: explained)
             throw explained
         }
+    }
+
+    private func told(_ failure: BridgeError) -> BridgeError {
+        if failure.code == .changesUnseen { memory.forget(origin) }
+        return failure
     }
 
     private func read(

@@ -25,7 +25,7 @@ package actor PostgresSource: SourceConnector {
     nonisolated let options: Options
     /// Whether captures of this process stream transactions while they run.
     nonisolated let streaming = StreamingConsent()
-    private nonisolated let coverage = CoverageMemory()
+    private nonisolated let coverage = CoverageMemory.ofProcess
 
     private nonisolated let retentionLook: RetentionLook
     private var openSession: PostgresConnection?

@@ -7,16 +7,18 @@ extension ApplySession {
     ///
     /// What the server refuses set-wise, held rows included, is halved between transactions until only those are left
     /// that are refused by themselves: one transaction's conflict must not send others into the exact order, in which rows
-    /// cannot pass unique values on among themselves. Where much of a batch is refused, the rest of it goes in the exact
-    /// order: each half costs a try.
+    /// cannot pass unique values on among themselves. Where much of a batch is refused, its transactions are tried
+    /// one by one: so each costs a try or two, and not one more at each level.
     func apply(_ run: Run) throws(BridgeError) {
         let wasRefused = try applyNetEffects(run)
         let exact = run.tables.filter { $0.effects.needsExactOrder }
         guard !exact.isEmpty else { return }
-        guard wasRefused, halvings < Self.mostHalvings, let middle = border(in: run) else { return try applyExactly(run) }
+        let borders = borders(in: run)
+        guard wasRefused, !borders.isEmpty else { return try applyExactly(run) }
         halvings += 1
+        let cuts = halvings <= Self.mostHalvings ? [borders[borders.count / 2]] : borders
         let plans = Set(exact.map { $0.plan.number })
-        for (start, end) in [(run.start, middle), (middle, run.end)] {
+        for (start, end) in zip([run.start] + cuts, cuts + [run.end]) {
             let piece = try piece(of: run, from: start, to: end, plans)
             if piece.rows > 0 { try apply(piece) }
         }
@@ -79,11 +81,11 @@ extension ApplySession {
 
     // MARK: Pieces
 
-    /// Where a run can be halved between two transactions; nil if it holds but one.
-    private func border(in run: Run) -> Int? {
+    /// Where a run can be cut between two transactions; empty if it holds but one.
+    private func borders(in run: Run) -> [Int] {
         let first = firstTransaction(at: run.start + 1)
         let last = firstTransaction(at: run.end)
-        return first < last ? transactionStarts[first + (last - first) / 2].offset : nil
+        return first < last ? transactionStarts[first..<last].map(\.offset) : []
     }
 
     /// A stretch of a run with what it does to some of its tables.
