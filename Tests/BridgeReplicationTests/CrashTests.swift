@@ -68,8 +68,6 @@ struct CrashTests {
             while !Task.isCancelled, !writing.isSet {
                 number += 1
                 try await source.execute(Self.round(number))
-                // A pace, so that the work to be replayed is bounded by the run's length and not by the writer's speed.
-                try await Task.sleep(for: .milliseconds(30))
             }
             return number
         }()

@@ -20,16 +20,15 @@ final class CoverageMemory: Sendable {
     static let ofProcess = CoverageMemory()
 
     private let state = Mutex<[CaptureOrigin: Known]>([:])
+    /// Never the same twice, so that a late look of a session that was told off is not taken for its successor's.
+    private let sessions = Atomic<Int>(0)
 
     /// Begins a session, with these facts unless older ones are known.
     /// - Returns: the session's number.
     func begin(_ origin: CaptureOrigin, _ facts: CoverageFacts) -> Int {
-        state.withLock {
-            var known = $0[origin] ?? Known(facts: facts)
-            known.generation += 1
-            $0[origin] = known
-            return known.generation
-        }
+        let generation = sessions.add(1, ordering: .relaxed).newValue
+        state.withLock { $0[origin, default: Known(facts: facts)].generation = generation }
+        return generation
     }
 
     func known(_ origin: CaptureOrigin) -> Known? { state.withLock { $0[origin] } }
