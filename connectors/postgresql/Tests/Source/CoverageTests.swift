@@ -14,10 +14,14 @@ import Testing
         CREATE TABLE part_21 PARTITION OF part_2 FOR VALUES FROM (10) TO (15);
         """
 
-    private func open() async throws -> (SourceFixture, CaptureOrigin, Stream) {
+    private static var options: PostgresSource.Options {
         var options = PostgresSource.Options()
         options.coverageInterval = .milliseconds(50)
-        let fixture = try await SourceFixture(Self.tables, tables: ["t", "parts"], options: options)
+        return options
+    }
+
+    private func open() async throws -> (SourceFixture, CaptureOrigin, Stream) {
+        let fixture = try await SourceFixture(Self.tables, tables: ["t", "parts"], options: Self.options)
         let (origin, stream) = try await fixture.open()
         return (fixture, origin, stream)
     }
@@ -151,7 +155,11 @@ import Testing
         try await first.catchUp()
         await first.session.close()
         try await fixture.psql("TRUNCATE part_1")
-        let second = try await fixture.open(origin, first.frontier)
+        // A link that is tried again has sources of its own.
+        let another = try PostgresSource(connectionString: fixture.uri, options: Self.options)
+        let second = Stream(
+            session: try await another.openCapture(fixture.link, origin: origin, durable: first.frontier), source: another,
+            link: fixture.link)
         let error = try await bounded(second)
         #expect(error?.code == .changesUnseen && error?.context.contains { $0.value == "partition public.part_1" } == true)
         await second.session.close()
