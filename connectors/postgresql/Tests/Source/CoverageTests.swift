@@ -158,8 +158,7 @@ import Testing
         // A link that is tried again has sources of its own.
         let another = try PostgresSource(connectionString: fixture.uri, options: Self.options)
         let second = Stream(
-            session: try await another.openCapture(fixture.link, origin: origin, durable: first.frontier), source: another,
-            link: fixture.link)
+            continuing: first, try await another.openCapture(fixture.link, origin: origin, durable: first.frontier))
         let error = try await bounded(second)
         #expect(error?.code == .changesUnseen && error?.context.contains { $0.value == "partition public.part_1" } == true)
         await second.session.close()

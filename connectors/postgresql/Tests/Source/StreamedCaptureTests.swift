@@ -25,8 +25,10 @@ private struct StreamedFixture {
         origin = try await base.source.prepareCapture(base.link, replacingLeftovers: false)
     }
 
-    func open(_ durable: Position? = nil) async throws -> Stream {
-        try await base.open(origin, durable ?? origin.position, in: workspace)
+    /// - Parameter durable: how far the journal reaches. It begins at the origin, also when a stream ended before it told
+    ///   of any position.
+    func open(_ durable: Position = .zero) async throws -> Stream {
+        try await base.open(origin, max(durable, origin.position), in: workspace)
     }
 
     /// The bytes of running transactions that lie in the folder.
