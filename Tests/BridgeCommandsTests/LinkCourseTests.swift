@@ -5,8 +5,8 @@ import Testing
 
 private func origin(_ number: UInt64) -> CaptureOrigin { CaptureOrigin(identity: ["n": "\(number)"], position: Position(commit: number)) }
 
-private func seen(_ forward: LinkRecords.Sight, _ reverse: LinkRecords.Sight) -> LinkCourse.Event {
-    .looked(LinkRecords(forward: forward, reverse: reverse))
+private func seen(_ forward: LinkRecords.Sight, _ reverse: LinkRecords.Sight, answers: Int = 0) -> LinkCourse.Event {
+    .looked(LinkRecords(forward: forward, reverse: reverse), answers: answers)
 }
 
 private let broken = BridgeError(.slotMissing, "the slot is gone")
@@ -17,7 +17,7 @@ private func words(_ actions: [LinkCourse.Action]) -> [String] {
         switch action {
         case .start(let direction, let mayBegin): "start \(direction)\(mayBegin ? " anew" : "")"
         case .stop(let direction): "stop \(direction)"
-        case .look: "look"
+        case .look(let number): "look \(number)"
         case .retry(let direction, let pause, _): "retry \(direction) in \(pause.components.seconds)"
         case .gone(let direction): "gone \(direction)"
         case .forget: "forget"
@@ -37,7 +37,8 @@ struct LinkCourseTests {
         return course
     }
 
-    private var both: [LinkCourse.Event] { [seen(.present(origin(1)), .present(origin(2)))] }
+    private var both: [LinkCourse.Event] { [seenBoth(0)] }
+    private func seenBoth(_ answers: Int) -> LinkCourse.Event { seen(.present(origin(1)), .present(origin(2)), answers: answers) }
 
     @Test("C12 the way back starts when its records appear, ends when they are gone, and starts again with new ones")
     func follows() {
@@ -51,8 +52,8 @@ struct LinkCourseTests {
         #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["gone reverse"])
         #expect(words(course.handle(seen(.present(origin(1)), .present(origin(3))))) == ["start reverse"])
         #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4))))) == ["stop reverse"])
-        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["look"])
-        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4))))) == ["start reverse"])
+        #expect(words(course.handle(.ended(.reverse, .success(false), ranWell: true))) == ["look 1"])
+        #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4)), answers: 1))) == ["start reverse"])
     }
 
     @Test("C23 the run is over when no records are left on either side, and only then")
@@ -68,15 +69,26 @@ struct LinkCourseTests {
     @Test("C23 an applier that finds its records gone before anybody looked ends the run as well")
     func overByError() {
         var course = course(after: [seen(.present(origin(1)), .absent)])
-        #expect(words(course.handle(.ended(.forward, .failure(BridgeError(.checkpointForeign, "gone")), ranWell: true))) == ["look"])
-        #expect(words(course.handle(seen(.absent, .absent))) == ["gone forward", "finish over"])
+        #expect(words(course.handle(.ended(.forward, .failure(BridgeError(.checkpointForeign, "gone")), ranWell: true))) == ["look 1"])
+        #expect(words(course.handle(seen(.absent, .absent, answers: 1))) == ["gone forward", "finish over"])
+    }
+
+    @Test("C23 what a look saw that began before a link failed does not decide what becomes of it")
+    func overByErrorDuringALook() {
+        var course = course(after: both)
+        #expect(words(course.handle(.ended(.forward, .failure(BridgeError(.checkpointForeign, "gone")), ranWell: true))) == ["look 1"])
+        // It was at the target before the records were removed there, and at the source behind it.
+        #expect(words(course.handle(seen(.present(origin(1)), .absent, answers: 0))) == ["stop reverse"])
+        #expect(words(course.handle(.ended(.reverse, .failure(broken), ranWell: true))) == ["gone reverse"])
+        #expect(words(course.handle(.lookOverdue(0))).isEmpty)
+        #expect(words(course.handle(seen(.absent, .absent, answers: 1))) == ["gone forward", "finish over"])
     }
 
     @Test("the way forward alone ends the run when it fails; what does not answer changes nothing")
     func alone() {
-        for event in [seen(.present(origin(1)), .absent), seen(.unknown, .unknown), .lookOverdue] {
+        for event in [seen(.present(origin(1)), .absent, answers: 1), seen(.unknown, .unknown, answers: 1), .lookOverdue(1)] {
             var course = course(after: [seen(.present(origin(1)), .absent)])
-            #expect(words(course.handle(.ended(.forward, .failure(broken), ranWell: true))) == ["look"])
+            #expect(words(course.handle(.ended(.forward, .failure(broken), ranWell: true))) == ["look 1"])
             #expect(words(course.handle(event)) == ["fail slot_missing"])
         }
     }
@@ -84,14 +96,14 @@ struct LinkCourseTests {
     @Test("either of two links that fails is tried again with growing pauses, and the other goes on", arguments: [LinkDirection.forward, .reverse])
     func fails(_ direction: LinkDirection) {
         var course = course(after: both)
-        for pause in [1, 2, 4, 8, 16, 30, 30] {
-            #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: false))) == ["look"])
-            #expect(words(course.handle(both[0])) == ["retry \(direction) in \(pause)"])
-            #expect(words(course.handle(both[0])).isEmpty)
+        for (number, pause) in [1, 2, 4, 8, 16, 30, 30].enumerated() {
+            #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: false))) == ["look \(number + 1)"])
+            #expect(words(course.handle(seenBoth(number + 1))) == ["retry \(direction) in \(pause)"])
+            #expect(words(course.handle(seenBoth(number + 1))).isEmpty)
             #expect(words(course.handle(.due(direction))) == ["start \(direction)"])
         }
-        #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: true))) == ["look"])
-        #expect(words(course.handle(both[0])) == ["retry \(direction) in 1"])
+        #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: true))) == ["look 8"])
+        #expect(words(course.handle(seenBoth(8))) == ["retry \(direction) in 1"])
         // Told to stop, it says that one of them did not end well.
         #expect(words(course.handle(.stop)) == ["stop \(direction == .forward ? "reverse" : "forward")"])
         let other: LinkDirection = direction == .forward ? .reverse : .forward
@@ -100,7 +112,7 @@ struct LinkCourseTests {
 
     @Test("a link that fails while it is told to stop has not ended well", arguments: [LinkDirection.forward, .reverse])
     func failsWhileStopping(_ direction: LinkDirection) {
-        var course = course(after: both + [.ended(direction, .failure(broken), ranWell: false), both[0], .due(direction)])
+        var course = course(after: both + [.ended(direction, .failure(broken), ranWell: false), seenBoth(1), .due(direction)])
         #expect(words(course.handle(.stop)) == ["stop forward", "stop reverse"])
         #expect(words(course.handle(.ended(direction, .failure(broken), ranWell: false))).isEmpty)
         let other: LinkDirection = direction == .forward ? .reverse : .forward
@@ -109,7 +121,7 @@ struct LinkCourseTests {
 
     @Test("a link that is tried again is left alone once its records are gone")
     func failsAndGoes() {
-        var course = course(after: both + [.ended(.reverse, .failure(broken), ranWell: false), both[0]])
+        var course = course(after: both + [.ended(.reverse, .failure(broken), ranWell: false), seenBoth(1)])
         #expect(words(course.handle(seen(.present(origin(1)), .absent))) == ["gone reverse"])
         #expect(words(course.handle(.due(.reverse))).isEmpty)
     }
@@ -130,8 +142,8 @@ struct LinkCourseTests {
         #expect(words(caughtUp.handle(.ended(.forward, .success(true), ranWell: false))).isEmpty)
         #expect(words(caughtUp.handle(.ended(.reverse, .success(true), ranWell: false))) == ["finish caughtUp"])
         var failed = course({ $0.untilCaughtUp = true }, after: both)
-        #expect(words(failed.handle(.ended(.reverse, .failure(broken), ranWell: false))) == ["look"])
-        #expect(words(failed.handle(both[0])) == ["stop forward"])
+        #expect(words(failed.handle(.ended(.reverse, .failure(broken), ranWell: false))) == ["look 1"])
+        #expect(words(failed.handle(seenBoth(1))) == ["stop forward"])
         #expect(words(failed.handle(.ended(.forward, .success(false), ranWell: false))) == ["fail slot_missing"])
     }
 

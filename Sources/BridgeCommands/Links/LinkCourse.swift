@@ -51,9 +51,10 @@ struct LinkCourse: Sendable {
     }
 
     enum Event: Sendable {
-        case looked(LinkRecords)
+        /// - Parameter answers: the last look that had been asked for when this one began; 0 if none had.
+        case looked(LinkRecords, answers: Int)
         /// The look that was asked for does not come; what is known has to do.
-        case lookOverdue
+        case lookOverdue(Int)
         /// - Parameter ranWell: whether it had been at work for so long that an earlier failure has nothing to do with this one.
         case ended(LinkDirection, Result<Bool, BridgeError>, ranWell: Bool)
         /// The pause after a failure is over.
@@ -64,8 +65,8 @@ struct LinkCourse: Sendable {
     enum Action: Sendable {
         case start(LinkDirection, mayBegin: Bool)
         case stop(LinkDirection)
-        /// Look at the records now.
-        case look
+        /// Look at the records now. What a look that began earlier saw may be older than what it is asked for.
+        case look(Int)
         case retry(LinkDirection, after: Duration, BridgeError)
         /// The link's records are gone, and it does not run.
         case gone(LinkDirection)
@@ -117,6 +118,8 @@ struct LinkCourse: Sendable {
     private var reverse = Course()
     private var records = LinkRecords()
     private var hasLooked = false
+    /// The number of the last look that was asked for.
+    private var asked = 0
     private var isStopping = false
     private var failure: BridgeError?
     private var isFinished = false
@@ -137,8 +140,8 @@ struct LinkCourse: Sendable {
         guard !isFinished else { return [] }
         actions = []
         switch event {
-        case .looked(let seen): looked(seen)
-        case .lookOverdue: decideFailures()
+        case .looked(let seen, let answers): looked(seen, answers)
+        case .lookOverdue(let number): if number == asked { decideFailures() }
         case .ended(let direction, let result, let ranWell): ended(direction, result, ranWell)
         case .due(let direction):
             if case .pausing = self[direction].stage { start(direction, mayBegin: false) }
@@ -150,7 +153,7 @@ struct LinkCourse: Sendable {
         return actions
     }
 
-    private mutating func looked(_ seen: LinkRecords) {
+    private mutating func looked(_ seen: LinkRecords, _ answers: Int) {
         for direction in Self.directions {
             // What does not answer is taken to be as it was.
             guard seen[direction] != .unknown else { continue }
@@ -162,7 +165,8 @@ struct LinkCourse: Sendable {
         guard !isStopping, failure == nil else { return }
         if isFirst { begin() }
         for direction in Self.directions { follow(direction) }
-        decideFailures()
+        // A link whose records were removed fails before a look that began earlier is over, which still has them.
+        if answers == asked { decideFailures() }
     }
 
     /// A copy must not put what is older into the place of what the application wrote: where there is a way back, or it is
@@ -202,7 +206,7 @@ struct LinkCourse: Sendable {
             case .gone: leave(direction)
             case .replaced:
                 self[direction].stage = .idle
-                actions.append(.look)
+                look()
             }
             return
         }
@@ -210,7 +214,7 @@ struct LinkCourse: Sendable {
         case .success(let hasCaughtUp): self[direction].stage = hasCaughtUp ? .caughtUp : .stopped
         case .failure(let error):
             self[direction].stage = .failed(error)
-            if !isStopping, failure == nil { actions.append(.look) }
+            if !isStopping, failure == nil { look() }
         }
     }
 
@@ -231,6 +235,11 @@ struct LinkCourse: Sendable {
     }
 
     // MARK: - What is done
+
+    private mutating func look() {
+        asked += 1
+        actions.append(.look(asked))
+    }
 
     private mutating func start(_ direction: LinkDirection, mayBegin: Bool) {
         self[direction].stage = .running

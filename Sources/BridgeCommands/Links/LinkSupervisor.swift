@@ -92,9 +92,9 @@ final class LinkSupervisor: Sendable {
         }
         let post = post
         let watching = Task {
-            await watch.run { seen in
+            await watch.run { seen, answers in
                 self.state.withLock { $0.reverse = seen.reverse }
-                post.yield(.looked(seen))
+                post.yield(.looked(seen, answers: answers))
             }
         }
         let checking = checks.map { checks in Task { await checks.run { self.isStreaming($0) } } }
@@ -129,9 +129,9 @@ final class LinkSupervisor: Sendable {
                 state.toStop.insert(direction)
                 return state.sessions[direction]
             }?.stop()
-        case .look:
-            watch.hurry()
-            later(options.lookPatience, .lookOverdue)
+        case .look(let number):
+            watch.hurry(number)
+            later(options.lookPatience, .lookOverdue(number))
         case .retry(let direction, let pause, let error): retry(direction, after: pause, error)
         case .gone(let direction):
             logger.notice("\(direction.way): its records are gone, and it does not run any more")

@@ -8,7 +8,8 @@ final class LinkWatch: Sendable {
     private struct State {
         var isEnding = false
         var hasEnded = true
-        var isWanted = false
+        /// The look that was asked for last.
+        var wanted = 0
     }
 
     private let configuration: Configuration
@@ -24,17 +25,18 @@ final class LinkWatch: Sendable {
     }
 
     /// Looks until ``end()``.
-    func run(_ see: @Sendable (LinkRecords) -> Void) async {
+    /// - Parameter see: gets what was seen, and which look had been asked for when this one began.
+    func run(_ see: @Sendable (LinkRecords, Int) -> Void) async {
         state.withLock { $0.hasEnded = false }
         while !isEnding {
-            state.withLock { $0.isWanted = false }
+            let number = state.withLock { $0.wanted }
             let seen = await look()
             if isEnding { break }
-            see(seen)
+            see(seen, number)
             // A side that does not answer is not pressed.
             let pause = seen.forward == .unknown || seen.reverse == .unknown ? max(interval, .seconds(1)) : interval
             let next = ContinuousClock.now + pause
-            while !isEnding, !state.withLock({ $0.isWanted }), ContinuousClock.now < next {
+            while !isEnding, state.withLock({ $0.wanted }) == number, ContinuousClock.now < next {
                 try? await Task.sleep(for: min(interval, .milliseconds(20)))
             }
         }
@@ -58,7 +60,8 @@ final class LinkWatch: Sendable {
     }
 
     /// Asks for a look now.
-    func hurry() { state.withLock { $0.isWanted = true } }
+    /// - Parameter number: what the look is told by; rises.
+    func hurry(_ number: Int) { state.withLock { $0.wanted = number } }
 
     private var isEnding: Bool { state.withLock { $0.isEnding } }
 
