@@ -219,7 +219,7 @@ struct CheckEndToEndTests {
         #expect(run.errorsSoFar.contains("bridge check"))
         #expect(try place.background.count == 1)
         run.send(signal: SIGTERM)
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         let faulty = try await place.check()
         #expect(faulty.status == 1)
         #expect(faulty.keys == ["users different id=60", "users different id=61"])

@@ -67,7 +67,7 @@ struct LinkFollowTests {
         try await place.source.execute(LinkPlace.insert(23))
         try await place.waitUntilEqual(6)
         again.send(signal: SIGTERM)
-        #expect(await again.wait().status == 0)
+        try await again.wait().checked(["bridge run"])
     }
 
     @Test("C23 a way back whose records are gone ends, the way forward goes on; when both are gone the run ends with 0", arguments: Pair.all)
@@ -174,7 +174,7 @@ struct LinkFollowTests {
         try await waitUntil(deadline: .seconds(60)) { try await place.source.rows(.accounts).isEmpty }
         #expect(!FileManager.default.fileExists(atPath: place.directory.journalDirectory(.forward)))
         run.send(signal: SIGTERM)
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
     }
 
     @Test("status shows both links with either database away, and with no run alive")

@@ -97,7 +97,7 @@ struct PreflightRightsTests {
         try await place.sql("source", "INSERT INTO shop.users(email) VALUES ('back')")
         try await place.succeeding("cutover", "switch-writes")
         try await place.succeeding("cutover", "complete")
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         let rows = "SELECT count(*), sum(id), max(email), bool_or(email = 'after'), bool_or(email = 'back') FROM shop.users"
         #expect(try await place.sql("source", rows) == place.sql("target", rows))
         #expect(try await place.sql("target", "SELECT bool_or(email = 'after') AND bool_or(email = 'back') FROM shop.users") == "t")

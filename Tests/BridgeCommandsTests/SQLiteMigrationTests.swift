@@ -100,7 +100,7 @@ struct SQLiteMigrationTests {
         let status = try object(try await place.succeeding("status", "--json"))
         #expect((status["links"] as? [[String: Any]])?.first?["state"] as? String == "running")
         run.send(signal: SIGTERM)
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         let stopped = try object(try await place.succeeding("status", "--json"))
         #expect((stopped["links"] as? [[String: Any]])?.first?["state"] as? String == "stopped")
     }

@@ -144,10 +144,14 @@ package final class ChildProcess: Sendable {
 }
 
 extension ChildProcess.Outcome {
-    fileprivate func checked(_ arguments: [String]) throws -> String {
+    /// What was written to the standard output.
+    /// - Parameter arguments: what was run, for the message.
+    /// - Throws: ``ChildProcess/Failure`` with what it wrote unless it ended with 0.
+    @discardableResult
+    package func checked(_ arguments: [String]) throws -> String {
         guard status == 0 else {
             throw ChildProcess.Failure(
-                 "\(arguments.joined(separator: " ")): status \(status): \(errors)\(output)")
+                "\(arguments.joined(separator: " ")): status \(status): \(errors)\(output)")
         }
         return output
     }

@@ -49,7 +49,7 @@ struct CutoverKillTests {
         try await place.verb("rollback")
         try await place.account(writer)
         try await place.verb("cancel")
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         #expect(try await place.dump() == clean)
     }
 

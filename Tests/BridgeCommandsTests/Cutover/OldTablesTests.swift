@@ -62,7 +62,7 @@ struct OldTablesTests {
         try await place.source.execute("DROP TABLE \(name);")
         let report = try await place.verb("complete")
         #expect((report["reason"] as? String)?.contains(name) == true)
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         #expect(try await place.phase() == "completed")
         let status = try object(try await place.links.run("status", "--json"))
         #expect(status["phase"] as? String == "completed", "\(status)")
@@ -74,7 +74,7 @@ struct OldTablesTests {
         let (place, run, clean) = try await Self.switched(pair)
         let failpoint = Failpoint.afterTeardown(.renameOldTables).name
         #expect(try await place.start(["complete"], failpoints: "\(failpoint)=kill").wait().status == -SIGKILL)
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         let name = Self.newName(place)
         // No client that was left behind writes before the end.
         await #expect(throws: (any Error).self) {
@@ -99,7 +99,7 @@ struct OldTablesTests {
         let plan = try await place.verb("cancel", "--dry-run")
         #expect((plan["steps"] as? [[String: Any]])?.contains { $0["name"] as? String == "rename_old_tables" } == false)
         try await place.verb("cancel")
-        #expect(await run.wait().status == 0)
+        try await run.wait().checked(["bridge run"])
         #expect(try await place.source.rows(.accounts).count == 3)
         #expect(try await place.dump() == clean)
     }
