@@ -218,16 +218,21 @@ static int watch_locks(char **words) {
     }
     prctl(PR_SET_TIMERSLACK, 1);
     Samples spans = {0};
-    double since = 0, previous = now(), longest_gap = 0;
-    unsigned long looks = 0;
+    double since = 0, previous = now(), longest_gap = 0, edge = 0;
+    unsigned long looks = 0, unclear = 0;
     while (previous < end) {
         struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 120, .l_len = 1};
         if (fcntl(descriptor, F_GETLK, &lock) != 0) return 1;
         double at = now();
         int held = lock.l_type != F_UNLCK && lock.l_pid == process;
-        if (held && since == 0) since = previous;
+        if (held && since == 0) {
+            since = previous;
+            edge = at - previous;
+        }
         if (!held && since > 0) {
-            add(&spans, at - since);
+            // Where this process did not get its turn at either end, the span says nothing.
+            if (edge + at - previous > 0.001) unclear++;
+            else add(&spans, at - since);
             since = 0;
         }
         if (at - previous > longest_gap) longest_gap = at - previous;
@@ -235,7 +240,7 @@ static int watch_locks(char **words) {
         looks++;
         usleep(10);
     }
-    printf("{\"looks\": %lu, \"longest_gap_ms\": %.3f, ", looks, longest_gap * 1e3);
+    printf("{\"looks\": %lu, \"longest_gap_ms\": %.3f, \"unclear\": %lu, ", looks, longest_gap * 1e3, unclear);
     print("held", &spans);
     printf("}\n");
     return 0;

@@ -213,8 +213,8 @@ class Bench:
                         line += f"\n  refused for {entry['refused_for']['p50_ms']:.2f} ms (median), at most {entry['refused_for']['max_ms']:.2f} ms"
                     if held["count"]:
                         line += (f"\n  bridge held the write lock {held['count']} times: {held['p50_ms']:.2f} ms (median), 99th "
-                                 f"percentile {held['p99_ms']:.2f} ms, at most {held['max_ms']:.2f} ms; looked at "
-                                 f"{entry['lock']['looks']} times, at most {entry['lock']['longest_gap_ms']:.1f} ms apart")
+                                 f"percentile {held['p99_ms']:.2f} ms, at most {held['max_ms']:.2f} ms; {entry['lock']['unclear']} more "
+                                 f"whose ends were not seen in time; looked at {entry['lock']['looks']} times")
                         line += self.judge(f"{words}, lock", f"{held['p99_ms']:.2f} ms", held["p99_ms"] < 5)
                 print(line, flush=True)
         return result
