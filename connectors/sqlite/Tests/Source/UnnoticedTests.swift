@@ -79,7 +79,7 @@ struct UnnoticedTests {
 
 /// An application whose statements are drawn from a seed. Used by one task at a time.
 private final class Application: @unchecked Sendable {
-    private let folder: TemporaryDirectory
+    private let folder: String
     let path: String
     let setUp: String
     private let tables: [FuzzSchema.Table]
@@ -88,8 +88,11 @@ private final class Application: @unchecked Sendable {
     private(set) var executed: [String] = []
 
     init(_ schema: FuzzSchema, seed: UInt64) throws {
-        folder = try TemporaryDirectory(prefix: "unnoticed")
-        path = folder.path("app.db")
+        // Memory where there is some: capture syncs what it commits.
+        let base = FileManager.default.isWritableFile(atPath: "/dev/shm") ? "/dev/shm" : NSTemporaryDirectory()
+        folder = "\(base)/bridge-unnoticed-\(UUID().uuidString)"
+        try FileManager.default.createDirectory(atPath: folder, withIntermediateDirectories: true)
+        path = folder + "/app.db"
         tables = schema.tables
         statements = FuzzStatements(schema: schema, seed: seed)
         statements.drawsJoins = false
@@ -98,6 +101,11 @@ private final class Application: @unchecked Sendable {
             """
         try run("PRAGMA journal_mode = \(statements.random.pick(["WAL", "DELETE"])); PRAGMA user_version = 42; PRAGMA application_id = 4711;")
         try run(schema.sql)
+    }
+
+    deinit {
+        try? queue?.close()
+        try? FileManager.default.removeItem(atPath: folder)
     }
 
     private func opened() throws -> DatabaseQueue {
@@ -172,6 +180,6 @@ private final class Application: @unchecked Sendable {
                 SELECT type, name, tbl_name, sql FROM sqlite_master ORDER BY rowid;
 
                 """)
-        return text + (try FileManager.default.contentsOfDirectory(atPath: folder.path).sorted().joined(separator: "\n"))
+        return text + (try FileManager.default.contentsOfDirectory(atPath: folder).sorted().joined(separator: "\n"))
     }
 }
