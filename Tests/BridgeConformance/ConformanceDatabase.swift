@@ -44,7 +44,7 @@ package struct ConformanceTable: Sendable {
     package let key: [String]
     package let unique: [[String]]
 
-    init(_ name: String, _ columns: [(String, Kind)], key: [String], required: [String] = [], unique: [[String]] = []) {
+    package init(_ name: String, _ columns: [(String, Kind)], key: [String], required: [String] = [], unique: [[String]] = []) {
         self.name = name
         self.columns = columns.map { .init(name: $0, kind: $1, isRequired: key.contains($0) || required.contains($0)) }
         self.key = key

@@ -146,7 +146,7 @@ actor LogKeeper {
 }
 
 /// The keeper's connection and its statements. Confined to the keeper's thread.
-private final class LogWriter {
+final class LogWriter {
     private let connection: SQLiteConnection
     private let session: String
     private let path: String

@@ -74,6 +74,7 @@ final class CaptureHarness: @unchecked Sendable {
     /// Ends the session and begins another where the first was durable.
     func reopen(durable position: Position? = nil) async throws {
         await session.close()
+        mirror.endSession()
         session = try await source.openCapture(link, origin: origin, durable: position ?? durable)
     }
 

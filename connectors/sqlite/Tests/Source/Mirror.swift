@@ -1,3 +1,4 @@
+import BridgeTestSupport
 import Foundation
 import GRDB
 import Testing
@@ -25,6 +26,20 @@ struct Mirror {
     private var beginPosition: UInt64 = 0
     private(set) var lastEnd: UInt64 = 0
     private(set) var lastCommitPosition: UInt64 = 0
+    /// Where columns came from that a table did not have when its rows arrived: the target's schema is altered by its
+    /// operator, so rows that do not travel again have what the application's ALTER gave them.
+    var origins: [String: FuzzStatements.Origin] = [:]
+    /// The tables as the open transaction found them.
+    private var tablesBefore: [UInt32: Table] = [:]
+    /// Tables whose relation came in this session.
+    private var announced: Set<UInt32> = []
+
+    /// The session ended: what it left unfinished is told again by the next one, which knows of no relation.
+    mutating func endSession() {
+        if isOpen { tables = tablesBefore }
+        isOpen = false
+        announced = []
+    }
 
     mutating func apply(_ bytes: UnsafeRawBufferPointer) throws {
         var reader = Reader(bytes: Array(bytes))
@@ -37,6 +52,7 @@ struct Mirror {
             case 2:
                 guard !isOpen else { throw Malformed(what: "begin inside a transaction") }
                 isOpen = true
+                tablesBefore = tables
                 changesInTransaction = 0
                 _ = try reader.number(8)
                 beginPosition = try reader.number(8)
@@ -83,13 +99,41 @@ struct Mirror {
             _ = try reader.text()
             _ = try reader.text()
         }
-        table.rows = tables[id]?.rows ?? [:]
+        if let old = tables[id] { table.rows = try Self.rows(old, as: table.columns, origins) }
         tables[id] = table
+        announced.insert(id)
+    }
+
+    /// A table's rows with the columns that it has now.
+    private static func rows(_ old: Table, as columns: [String], _ origins: [String: FuzzStatements.Origin]) throws -> [Bytes: Bytes] {
+        guard old.columns != columns else { return old.rows }
+        return try old.rows.mapValues { image in
+            var reader = Reader(bytes: image)
+            var cells: [String: Bytes] = [:]
+            for name in old.columns { cells[name] = try reader.cell() }
+            return columns.flatMap { name -> Bytes in
+                var ancestor = name
+                while cells[ancestor] == nil, case .renamed(let earlier)? = origins[ancestor] { ancestor = earlier }
+                if let cell = cells[ancestor] { return cell }
+                // No cell at all is equal to none.
+                guard case .added(let value, _)? = origins[ancestor] else { return [] }
+                return switch value {
+                case .null: [0x6E]
+                case .integer(let integer): [0x69, 0, 0, 0, 8] + withUnsafeBytes(of: integer.bigEndian) { Array($0) }
+                case .text(let text): [0x73, 0, 0, 0, UInt8(text.utf8.count)] + Array(text.utf8)
+                }
+            }
+        }
+    }
+
+    /// A table's rows with the columns that it has now.
+    func rows(of name: String, as columns: [String]) throws -> [Bytes: Bytes] {
+        try table(named: name).map { try Self.rows($0, as: columns, origins) } ?? [:]
     }
 
     private mutating func row(_ reader: inout Reader, isUpsert: Bool) throws {
         let id = UInt32(try reader.number(4))
-        guard var table = tables.removeValue(forKey: id) else { throw Malformed(what: "unknown relation") }
+        guard announced.contains(id), var table = tables.removeValue(forKey: id) else { throw Malformed(what: "unknown relation") }
         let (key, image) = try Self.image(&reader, table.keyFlags, isUpsert: isUpsert)
         table.rows[key] = isUpsert ? image : nil
         tables[id] = table
@@ -152,6 +196,12 @@ struct Mirror {
             offset += size
         }
 
+        mutating func cell() throws -> Bytes {
+            let start = offset
+            if try number(1) != 0x6E { try skip(Int(try number(4))) }
+            return Bytes(bytes[start..<offset])
+        }
+
         mutating func text() throws -> String {
             let size = Int(try number(2))
             defer { offset += size }
@@ -190,8 +240,9 @@ func realRows(_ database: Database, _ table: String, columns: [String]) throws -
 /// The difference between mirror and table in words; nil if there is none.
 func difference(_ mirror: Mirror, _ database: Database, _ table: String, columns: [String]) throws -> String? {
     let real = try realRows(database, table, columns: columns)
-    let held = Set(mirror.table(named: table)?.rows.values.map { $0 } ?? [])
-    let count = mirror.table(named: table)?.rows.count ?? 0
+    let rows = try mirror.rows(of: table, as: columns)
+    let held = Set(rows.values)
+    let count = rows.count
     guard real != held || count != real.count else { return nil }
     return "\(table): \(real.subtracting(held).count) rows not in the mirror, \(held.subtracting(real).count) only there, \(real.count) in the table"
 }

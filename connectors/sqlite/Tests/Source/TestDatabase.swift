@@ -62,22 +62,3 @@ func forwardLink(_ tables: [String], migration: String = "test") -> LinkDescript
         migration: migration, direction: .forward,
         mappings: tables.map { TableMapping(source: TableName(name: $0), target: TableName(name: $0)) }, form: .native)
 }
-
-/// Capture with its parts open to the test: the installer and the reader, without session and threads.
-final class DirectCapture {
-    let link: LinkDescription
-    let reader: LogReader
-
-    init(_ database: TestDatabase, _ link: LinkDescription) throws {
-        self.link = link
-        let connection = try SQLiteConnection(path: database.path, access: .readWrite, busyTimeout: 5_000)
-        try connection.database.execute("PRAGMA synchronous=OFF")
-        let (nonce, position) = try CaptureInstaller(link).install(connection.database, replacingLeftovers: true)
-        let origin = CaptureOrigin(identity: ["epoch": nonce], position: position)
-        let claim = try CaptureOpening(link: link, origin: origin, path: database.path)
-            .claim(connection.database, durable: position)
-        reader = try LogReader(
-            path: database.path, link: link, nonce: nonce, session: claim.session, durable: claim.durable,
-            mailbox: KeeperMailbox(requested: claim.durable, confirmed: 0, safeLeap: claim.leap ?? 0))
-    }
-}
