@@ -10,6 +10,8 @@ final class LinkWatch: Sendable {
         var hasEnded = true
         /// The look that was asked for last.
         var wanted = 0
+        /// The pause between two looks.
+        var pause: Task<Void, Never>?
     }
 
     private let configuration: Configuration
@@ -35,14 +37,22 @@ final class LinkWatch: Sendable {
             see(seen, number)
             // A side that does not answer is not pressed.
             let pause = seen.forward == .unknown || seen.reverse == .unknown ? max(interval, .seconds(1)) : interval
-            let next = ContinuousClock.now + pause
-            while !isEnding, state.withLock({ $0.wanted }) == number, ContinuousClock.now < next {
-                try? await Task.sleep(for: min(interval, .milliseconds(20)))
-            }
+            await wait(pause, unlessAskedAfter: number)
         }
         await holders.forward.close()
         await holders.reverse.close()
         state.withLock { $0.hasEnded = true }
+    }
+
+    /// Waits for so long, or until another look is asked for, or none.
+    private func wait(_ time: Duration, unlessAskedAfter number: Int) async {
+        let pause = Task { _ = try? await Task.sleep(for: time) }
+        let isWaiting = state.withLock { state in
+            state.pause = pause
+            return !state.isEnding && state.wanted == number
+        }
+        if !isWaiting { pause.cancel() }
+        await withTaskCancellationHandler { await pause.value } onCancel: { pause.cancel() }
     }
 
     private func look() async -> LinkRecords {
@@ -61,13 +71,21 @@ final class LinkWatch: Sendable {
 
     /// Asks for a look now.
     /// - Parameter number: what the look is told by; rises.
-    func hurry(_ number: Int) { state.withLock { $0.wanted = number } }
+    func hurry(_ number: Int) {
+        state.withLock { state in
+            state.wanted = number
+            return state.pause
+        }?.cancel()
+    }
 
     private var isEnding: Bool { state.withLock { $0.isEnding } }
 
     /// Ends it; does not wait for a database that does not answer.
     func end(patience: Duration = .seconds(2)) async {
-        state.withLock { $0.isEnding = true }
+        state.withLock { state in
+            state.isEnding = true
+            return state.pause
+        }?.cancel()
         let deadline = ContinuousClock.now + patience
         while !state.withLock({ $0.hasEnded }), ContinuousClock.now < deadline {
             try? await Task.sleep(for: .milliseconds(5))

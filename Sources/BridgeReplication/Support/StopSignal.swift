@@ -44,12 +44,9 @@ final class StopSignal: Sendable {
         return await withTaskCancellationHandler { await task.value } onCancel: { task.cancel() }
     }
 
-    /// Sleeps, but not beyond a stop by more than a moment.
+    /// Sleeps, but not beyond a stop.
     func sleep(_ duration: Duration) async {
-        let end = ContinuousClock.now + duration
-        while !isRequested, !Task.isCancelled, .now < end {
-            let rest = ContinuousClock.now.duration(to: end)
-            try? await Task.sleep(for: min(rest, .milliseconds(50)))
-        }
+        guard !isRequested, !Task.isCancelled else { return }
+        await cancelling { try? await Task.sleep(for: duration) }
     }
 }
