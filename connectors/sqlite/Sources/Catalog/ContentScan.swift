@@ -11,6 +11,7 @@ extension SQLiteTable {
     /// rollback-journal mode) nor the checkpoint of the WAL has to wait for the whole. Rows that appear meanwhile may be
     /// missed; a plan is about what is there when a migration is set up.
     package func scanContents(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> [ColumnContents] {
+        try TextFault.register(database)
         var contents = columns.map { _ in ColumnContents() }
         let scanned = columns.indices.filter { columns[$0].kind == .ordinary && !(keyIsRowid && key.contains($0)) }
         guard !scanned.isEmpty else { return contents }
@@ -69,7 +70,13 @@ extension SQLiteTable {
         return contents
     }
 
-    private static let questionsPerColumn = 7
+    private static let questionsPerColumn = 8
+
+    /// Whether an integer comes back as another from a double, or, as the least integer does, as a double.
+    private static func isBeyondReals(_ column: String) -> String {
+        "(\(column) + 0.0 >= 9223372036854775807.0 OR \(column) + 0.0 <= -9223372036854775808.0"
+            + " OR CAST(\(column) + 0.0 AS INTEGER) <> \(column))"
+    }
 
     private func scanSQL(_ scanned: [Int], condition: String) -> String {
         let questions = scanned.flatMap { place in
@@ -78,16 +85,15 @@ extension SQLiteTable {
             return [
                 "max(typeof(\(column)) = 'null')", "max(typeof(\(column)) = 'integer')",
                 "max(typeof(\(column)) = 'real')", "max(typeof(\(column)) = 'text')",
-                isDecimal(place)
-                    ? "max(typeof(\(column)) = 'text' AND (\(column) GLOB '*[^0-9.eE+-]*' OR \(column) = ''))" : "0",
-                "max(typeof(\(column)) = 'blob')",
+                "max(\(TextFault.function)(\(column)))", "max(typeof(\(column)) = 'blob')",
                 isBoolean(place) ? "max(typeof(\(column)) = 'integer' AND \(column) NOT IN (0, 1))" : "0",
+                columns[place].affinity == .numeric
+                    ? "max(typeof(\(column)) = 'integer' AND abs(\(column) / 2) >= 1 << 52 AND \(Self.isBeyondReals(column)))" : "0",
             ]
         }
         return "SELECT \(questions.joined(separator: ", ")) FROM main.\(quoteIdentifier(name)) AS t \(condition)"
     }
 
-    private func isDecimal(_ place: Int) -> Bool { TypePlan.isDecimal(columns[place].declaredType.uppercased()) }
     private func isBoolean(_ place: Int) -> Bool { TypePlan.isBoolean(columns[place].declaredType.uppercased()) }
 
     private func merge(_ row: SQLiteStatement, _ scanned: [Int], into contents: inout [ColumnContents]) {
@@ -97,9 +103,10 @@ extension SQLiteTable {
             if row.integer(first + 1) != 0 { contents[place].hasInteger = true }
             if row.integer(first + 2) != 0 { contents[place].hasReal = true }
             if row.integer(first + 3) != 0 { contents[place].hasText = true }
-            if row.integer(first + 4) != 0 { contents[place].hasOtherThanDecimalText = true }
+            contents[place].textFault = max(contents[place].textFault, TextFault(row.integer(first + 4)))
             if row.integer(first + 5) != 0 { contents[place].hasBlob = true }
             if row.integer(first + 6) != 0 { contents[place].hasOtherThanZeroAndOne = true }
+            if row.integer(first + 7) != 0 { contents[place].hasIntegerBeyondReals = true }
         }
     }
 
