@@ -11,7 +11,7 @@ extension SQLiteTable {
     /// rollback-journal mode) nor the checkpoint of the WAL has to wait for the whole. Rows that appear meanwhile may be
     /// missed; a plan is about what is there when a migration is set up.
     package func scanContents(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> [ColumnContents] {
-        try TextFault.register(database)
+        try ContentLook.register(database)
         var contents = columns.map { _ in ColumnContents() }
         let scanned = columns.indices.filter { columns[$0].kind == .ordinary && !(keyIsRowid && key.contains($0)) }
         guard !scanned.isEmpty else { return contents }
@@ -27,22 +27,22 @@ extension SQLiteTable {
             let list = keyNames.indices.map { "?\(first + $0)" }.joined(separator: ", ")
             return keyNames.count == 1 ? list : "(\(list))"
         }
-        let bound = try database.prepare(
-            """
-            SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t WHERE \(tuple) > \(parameters(1)) \
-            ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)
-            """)
         let firstBound = try database.prepare(
             "SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)")
-        let upTo = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) <= \(parameters(1))"))
-        let between = try database.prepare(
-            scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1)) AND \(tuple) <= \(parameters(keyNames.count + 1))"))
-        let rest = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1))"))
         guard try firstBound.step() else {
             let all = try database.prepare(scanSQL(scanned, condition: ""))
             if try all.step() { merge(all, scanned, into: &contents) }
             return contents
         }
+        let bound = try database.prepare(
+            """
+            SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t WHERE \(tuple) > \(parameters(1)) \
+            ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)
+            """)
+        let upTo = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) <= \(parameters(1))"))
+        let between = try database.prepare(
+            scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1)) AND \(tuple) <= \(parameters(keyNames.count + 1))"))
+        let rest = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1))"))
         // Rows with NULL in the key compare as unknown and are passed over; preflight refuses them by name.
         let start = RecordBuffer()
         let end = RecordBuffer()
@@ -70,43 +70,23 @@ extension SQLiteTable {
         return contents
     }
 
-    private static let questionsPerColumn = 8
-
-    /// Whether an integer comes back as another from a double, or, as the least integer does, as a double.
-    private static func isBeyondReals(_ column: String) -> String {
-        "(\(column) + 0.0 >= 9223372036854775807.0 OR \(column) + 0.0 <= -9223372036854775808.0"
-            + " OR CAST(\(column) + 0.0 AS INTEGER) <> \(column))"
-    }
-
     private func scanSQL(_ scanned: [Int], condition: String) -> String {
-        let questions = scanned.flatMap { place in
-            let column = "t." + quoteIdentifier(columns[place].name)
-            // The type's name alone is read from a row's header; the value only where its class asks for more.
-            return [
-                "max(typeof(\(column)) = 'null')", "max(typeof(\(column)) = 'integer')",
-                "max(typeof(\(column)) = 'real')", "max(typeof(\(column)) = 'text')",
-                "max(\(TextFault.function)(\(column)))", "max(typeof(\(column)) = 'blob')",
-                isBoolean(place) ? "max(typeof(\(column)) = 'integer' AND \(column) NOT IN (0, 1))" : "0",
-                columns[place].affinity == .numeric
-                    ? "max(typeof(\(column)) = 'integer' AND abs(\(column) / 2) >= 1 << 52 AND \(Self.isBeyondReals(column)))" : "0",
-            ]
-        }
-        return "SELECT \(questions.joined(separator: ", ")) FROM main.\(quoteIdentifier(name)) AS t \(condition)"
+        let looks = scanned.map { ContentLook.expression("t." + quoteIdentifier(columns[$0].name)) }
+        return "SELECT \(looks.joined(separator: ", ")) FROM main.\(quoteIdentifier(name)) AS t \(condition)"
     }
-
-    private func isBoolean(_ place: Int) -> Bool { TypePlan.isBoolean(columns[place].declaredType.uppercased()) }
 
     private func merge(_ row: SQLiteStatement, _ scanned: [Int], into contents: inout [ColumnContents]) {
         for (offset, place) in scanned.enumerated() {
-            let first = offset * Self.questionsPerColumn
-            if row.integer(first) != 0 { contents[place].hasNull = true }
-            if row.integer(first + 1) != 0 { contents[place].hasInteger = true }
-            if row.integer(first + 2) != 0 { contents[place].hasReal = true }
-            if row.integer(first + 3) != 0 { contents[place].hasText = true }
-            contents[place].textFault = max(contents[place].textFault, TextFault(row.integer(first + 4)))
-            if row.integer(first + 5) != 0 { contents[place].hasBlob = true }
-            if row.integer(first + 6) != 0 { contents[place].hasOtherThanZeroAndOne = true }
-            if row.integer(first + 7) != 0 { contents[place].hasIntegerBeyondReals = true }
+            let look = ContentLook(rawValue: row.integer(offset))
+            if look.contains(.null) { contents[place].hasNull = true }
+            if look.contains(.integer) { contents[place].hasInteger = true }
+            if look.contains(.real) { contents[place].hasReal = true }
+            if look.contains(.text) { contents[place].hasText = true }
+            if look.contains(.blob) { contents[place].hasBlob = true }
+            if look.contains(.otherThanZeroAndOne) { contents[place].hasOtherThanZeroAndOne = true }
+            if look.contains(.beyondReals) { contents[place].hasIntegerBeyondReals = true }
+            let fault: TextFault = look.contains(.invalidUTF8) ? .invalidUTF8 : look.contains(.zeroByte) ? .zeroByte : .none
+            contents[place].textFault = max(contents[place].textFault, fault)
         }
     }
 

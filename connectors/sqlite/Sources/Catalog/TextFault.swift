@@ -1,16 +1,10 @@
-import BridgeCore
-import CSQLite
-
 /// What another engine would not take as text though SQLite does.
-package enum TextFault: Int64, Hashable, Sendable, Comparable {
+package enum TextFault: Int, Hashable, Sendable, Comparable {
     case none = 0
     case zeroByte = 1
     case invalidUTF8 = 2
 
     package static func < (one: TextFault, other: TextFault) -> Bool { one.rawValue < other.rawValue }
-
-    /// The gravest that a statement found.
-    init(_ found: Int64) { self = TextFault(rawValue: found) ?? .none }
 
     /// - Parameter text: in UTF-8, whatever the database's encoding.
     init(_ text: UnsafeRawBufferPointer) {
@@ -53,23 +47,5 @@ package enum TextFault: Int64, Hashable, Sendable, Comparable {
         guard text.count - index >= length, second.contains(text[index + 1]) else { return nil }
         for place in index + 2..<max(index + 2, index + length) where text[place] & 0xC0 != 0x80 { return nil }
         return length
-    }
-
-    // MARK: In statements
-
-    /// Of one value: 0 for whatever is not text.
-    static let function = "_bridge_text_fault"
-
-    static func register(_ database: borrowing SQLiteDatabase) throws(BridgeError) {
-        let result = sqlite3_create_function_v2(
-            database.handle, function, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nil,
-            { context, _, values in
-                guard let value = values?[0], sqlite3_value_type(value) == SQLITE_TEXT, let text = sqlite3_value_text(value) else {
-                    return sqlite3_result_int(context, 0)
-                }
-                let bytes = UnsafeRawBufferPointer(start: text, count: Int(sqlite3_value_bytes(value)))
-                sqlite3_result_int64(context, TextFault(bytes).rawValue)
-            }, nil, nil, nil)
-        try database.check(result, doing: "a function cannot be registered")
     }
 }
