@@ -18,7 +18,8 @@ package enum CellForm: Hashable, Sendable {
     /// Decimal text; integer cells as text. `byValue`: both sides declare a scale, so trailing zeros say nothing.
     case numeric(byValue: Bool)
     /// The same where both sides' columns are declared for decimals: of a cell that holds an integer or a double, which
-    /// keep no scale, the decimal counts that an applier writes of it, with the scale that the other side declares.
+    /// keep no scale, the decimal counts that an applier writes of it, with the scale that the other side declares. By value
+    /// too where a side holds numbers only, which have no zeros at their end.
     case decimal(byValue: Bool, scale: Int?)
     /// Blob; a text is read as `\x…`.
     case blobText

@@ -59,7 +59,9 @@ package struct TablePair: Sendable {
             }
             target.columns[index].isKey = column.isKey
             var form: CellForm
+            let isScaleless = source.scaleless.contains(column.name) || target.scaleless.contains(column.name)
             switch CellForm.choose(column, target.columns[index]) {
+            case .form(.decimal) where isScaleless: form = .decimal(byValue: true, scale: nil)
             case .form(let chosen): form = chosen
             case .incomparable(let reason):
                 incomparable[column.name] = incomparable[column.name] ?? reason

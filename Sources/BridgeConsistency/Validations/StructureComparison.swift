@@ -9,6 +9,7 @@ package import BridgeCore
 /// Between tables of one engine the texts of the catalog are compared, without the schemas in them. Across engines the
 /// structure is: types by the type table, defaults by presence, indexes by columns, order and uniqueness, checks by the
 /// columns that they are about. What the other engine may not be able to express is a *note*, which fails nothing:
+/// - text and decimals in an SQLite column with a number's affinity, of which the applier stores those that stay what they are,
 /// - defaults other than literals, generated columns, collations, extensions, exclusion constraints,
 /// - sequences and the values they are at, where the target numbers rows by itself (SQLite),
 /// - indexes over expressions, of a kind other than B-tree or hash, and conditions (of partial indexes and of CHECK) made

@@ -15,21 +15,33 @@ enum TypeTable {
         return .numeric
     }
 
-    /// Whether a SQLite column of the declared type keeps values of a type as the type table wants them.
-    static func holds(declared: String, _ type: LogicalType) -> Bool {
+    /// How a SQLite column of a declared type takes values of a type.
+    enum Fit {
+        /// All as they are.
+        case whole
+        /// As the declaration does not let expect. The applier stores those that stay what they are, and stops at others.
+        case byValue
+        case nothing
+    }
+
+    /// How a SQLite column of the declared type keeps values of a type.
+    static func fit(declared: String, _ type: LogicalType) -> Fit {
         let storage = storage(declared)
-        if storage == .anything { return true }
+        if storage == .anything { return .whole }
         switch type {
-        // Numeric affinity, as of BOOLEAN, leaves integers alone.
-        case .boolean, .int16, .int32, .int64: return storage == .integer || storage == .numeric
-        case .float32, .float64: return storage == .real
-        case .bytes: return storage == .bytes
-        case .dynamic: return false
+        case .boolean, .int16, .int32, .int64:
+            // Numeric affinity, as of BOOLEAN, leaves integers alone.
+            return storage == .integer || storage == .numeric ? .whole : .nothing
+        case .float32, .float64: return storage == .real ? .whole : isNumber(storage) ? .byValue : .nothing
+        case .bytes: return storage == .bytes ? .whole : .byValue
+        case .dynamic: return .nothing
         case .numeric, .text, .varchar, .character, .uuid, .json, .jsonb, .timestampWithTimeZone, .timestamp, .date,
             .time, .interval, .other:
-            return storage == .text
+            return storage == .text ? .whole : isNumber(storage) ? .byValue : .nothing
         }
     }
+
+    private static func isNumber(_ storage: Storage) -> Bool { [.integer, .real, .numeric].contains(storage) }
 
     /// Whether a column with a fixed type takes values of a type of another engine; single values may still not fit.
     static func holds(_ target: LogicalType, _ source: LogicalType) -> Bool {

@@ -170,10 +170,14 @@ package struct ComparisonLayout: Hashable, Sendable {
     package var serverHash: String?
     /// Columns whose values cannot be compared, with why: the table's verdict is then inconclusive.
     package var incomparable: [String: String]
+    /// Columns that hold decimals as numbers without a scale, so that zeros at their end say nothing on the other side
+    /// either: 1.10 is 1.1.
+    package var scaleless: Set<String>
 
     package init(
         table: TableName, columns: [Relation.Column], keyOrder: String? = nil, estimatedRows: Int64? = nil,
-        estimatedBytes: Int64? = nil, serverHash: String? = nil, incomparable: [String: String] = [:]
+        estimatedBytes: Int64? = nil, serverHash: String? = nil, incomparable: [String: String] = [:],
+        scaleless: Set<String> = []
     ) {
         self.table = table
         self.columns = columns
@@ -182,6 +186,7 @@ package struct ComparisonLayout: Hashable, Sendable {
         self.estimatedBytes = estimatedBytes
         self.serverHash = serverHash
         self.incomparable = incomparable
+        self.scaleless = scaleless
     }
 }
 

@@ -197,6 +197,19 @@ struct NormaliserTests {
         #expect(outcome.mismatched == (hasKey ? 1 : 0) && outcome.sourceOnly == (hasKey ? 0 : 1))
     }
 
+    @Test("K9 S15 against a column that holds decimals as numbers, zeros at the end say nothing", arguments: [true, false])
+    func scaleless(_ isSource: Bool) async throws {
+        let columns = [column("id", .int32, key: true), column("n", Self.numeric)]
+        var file = layout(columns)
+        file.scaleless = ["n"]
+        let pair = isSource ? pair(file, layout(columns)) : pair(layout(columns), file)
+        let numbers = FakeView([[1, .real(19.9)], [2, 5], [3, .real(19.9)], [4, 5], [5, .real(-.infinity)]])
+        let decimals = FakeView([[1, "19.90"], [2, "5.00"], [3, "19.91"], [4, "50"], [5, "-Infinity"]])
+        let outcome = try await TableComparer(pair: pair).compare(
+            source: isSource ? numbers : decimals, target: isSource ? decimals : numbers)
+        #expect(outcome.matching == 3 && outcome.mismatched == 2 && outcome.equalByPolicy.isEmpty)
+    }
+
     @Test("policies that no column could need do not cost the servers' hashing")
     func policiesAndMethod() {
         let columns = [column("id", .int32, key: true), column("r", .float64)]

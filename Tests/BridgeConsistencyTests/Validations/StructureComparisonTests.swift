@@ -153,7 +153,7 @@ private let constraintFaults: [StructureFault] = [
 ]
 
 private let foreignFaults: [StructureFault] = [
-    .target("decimals in a column that loses digits", .schemas) { $0.schema.columns[5].typeName = "NUMERIC" },
+    .target("decimals as a blob", .schemas) { $0.schema.columns[5].typeName = "BLOB" },
     .target("integers as text", .schemas) { $0.schema.columns[2].typeName = "TEXT" },
     .target("text as a blob", .schemas) { $0.schema.columns[4].typeName = "BLOB" },
     .target("a missing column", .schemas) { $0.schema.columns.remove(at: 5) },
@@ -221,6 +221,17 @@ struct StructureComparisonTests {
         var all = Structures.toSQLite
         fault.change(&all)
         #expect(all.failed == [fault.name], "\(all.validations)")
+    }
+
+    @Test("K12 S16 a SQLite column of numbers for text or decimals fails nothing, and is told of: what it would change stops the link")
+    func byValue() {
+        for (place, declared) in [(5, "NUMERIC"), (4, "DATE"), (4, "INT"), (5, "DECIMAL(10,2)")] {
+            var all = Structures.toSQLite
+            all.change { $0.schema.columns[place].typeName = declared }
+            #expect(all.failed == [], "\(all.validations)")
+            let notes = all.validations.flatMap(\.findings).filter { $0.contains("stops the link") }
+            #expect(notes.count == 1 && notes.allSatisfy { $0.hasPrefix("note: ") && $0.contains(declared) }, "\(all.validations)")
+        }
     }
 
     @Test("K12 from SQLite to PostgreSQL: names have no case, and a unique index stands for a unique constraint")

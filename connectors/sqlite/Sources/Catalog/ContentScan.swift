@@ -11,6 +11,7 @@ extension SQLiteTable {
     /// rollback-journal mode) nor the checkpoint of the WAL has to wait for the whole. Rows that appear meanwhile may be
     /// missed; a plan is about what is there when a migration is set up.
     package func scanContents(_ database: borrowing SQLiteDatabase) throws(BridgeError) -> [ColumnContents] {
+        try ContentLook.register(database)
         var contents = columns.map { _ in ColumnContents() }
         let scanned = columns.indices.filter { columns[$0].kind == .ordinary && !(keyIsRowid && key.contains($0)) }
         guard !scanned.isEmpty else { return contents }
@@ -26,22 +27,22 @@ extension SQLiteTable {
             let list = keyNames.indices.map { "?\(first + $0)" }.joined(separator: ", ")
             return keyNames.count == 1 ? list : "(\(list))"
         }
-        let bound = try database.prepare(
-            """
-            SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t WHERE \(tuple) > \(parameters(1)) \
-            ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)
-            """)
         let firstBound = try database.prepare(
             "SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)")
-        let upTo = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) <= \(parameters(1))"))
-        let between = try database.prepare(
-            scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1)) AND \(tuple) <= \(parameters(keyNames.count + 1))"))
-        let rest = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1))"))
         guard try firstBound.step() else {
             let all = try database.prepare(scanSQL(scanned, condition: ""))
             if try all.step() { merge(all, scanned, into: &contents) }
             return contents
         }
+        let bound = try database.prepare(
+            """
+            SELECT \(keyList) FROM main.\(quoteIdentifier(name)) AS t WHERE \(tuple) > \(parameters(1)) \
+            ORDER BY \(keyList) LIMIT 1 OFFSET \(Self.chunkRows)
+            """)
+        let upTo = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) <= \(parameters(1))"))
+        let between = try database.prepare(
+            scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1)) AND \(tuple) <= \(parameters(keyNames.count + 1))"))
+        let rest = try database.prepare(scanSQL(scanned, condition: "WHERE \(tuple) > \(parameters(1))"))
         // Rows with NULL in the key compare as unknown and are passed over; preflight refuses them by name.
         let start = RecordBuffer()
         let end = RecordBuffer()
@@ -69,37 +70,23 @@ extension SQLiteTable {
         return contents
     }
 
-    private static let questionsPerColumn = 7
-
     private func scanSQL(_ scanned: [Int], condition: String) -> String {
-        let questions = scanned.flatMap { place in
-            let column = "t." + quoteIdentifier(columns[place].name)
-            // The type's name alone is read from a row's header; the value only where its class asks for more.
-            return [
-                "max(typeof(\(column)) = 'null')", "max(typeof(\(column)) = 'integer')",
-                "max(typeof(\(column)) = 'real')", "max(typeof(\(column)) = 'text')",
-                isDecimal(place)
-                    ? "max(typeof(\(column)) = 'text' AND (\(column) GLOB '*[^0-9.eE+-]*' OR \(column) = ''))" : "0",
-                "max(typeof(\(column)) = 'blob')",
-                isBoolean(place) ? "max(typeof(\(column)) = 'integer' AND \(column) NOT IN (0, 1))" : "0",
-            ]
-        }
-        return "SELECT \(questions.joined(separator: ", ")) FROM main.\(quoteIdentifier(name)) AS t \(condition)"
+        let looks = scanned.map { ContentLook.expression("t." + quoteIdentifier(columns[$0].name)) }
+        return "SELECT \(looks.joined(separator: ", ")) FROM main.\(quoteIdentifier(name)) AS t \(condition)"
     }
-
-    private func isDecimal(_ place: Int) -> Bool { TypePlan.isDecimal(columns[place].declaredType.uppercased()) }
-    private func isBoolean(_ place: Int) -> Bool { TypePlan.isBoolean(columns[place].declaredType.uppercased()) }
 
     private func merge(_ row: SQLiteStatement, _ scanned: [Int], into contents: inout [ColumnContents]) {
         for (offset, place) in scanned.enumerated() {
-            let first = offset * Self.questionsPerColumn
-            if row.integer(first) != 0 { contents[place].hasNull = true }
-            if row.integer(first + 1) != 0 { contents[place].hasInteger = true }
-            if row.integer(first + 2) != 0 { contents[place].hasReal = true }
-            if row.integer(first + 3) != 0 { contents[place].hasText = true }
-            if row.integer(first + 4) != 0 { contents[place].hasOtherThanDecimalText = true }
-            if row.integer(first + 5) != 0 { contents[place].hasBlob = true }
-            if row.integer(first + 6) != 0 { contents[place].hasOtherThanZeroAndOne = true }
+            let look = ContentLook(rawValue: row.integer(offset))
+            if look.contains(.null) { contents[place].hasNull = true }
+            if look.contains(.integer) { contents[place].hasInteger = true }
+            if look.contains(.real) { contents[place].hasReal = true }
+            if look.contains(.text) { contents[place].hasText = true }
+            if look.contains(.blob) { contents[place].hasBlob = true }
+            if look.contains(.otherThanZeroAndOne) { contents[place].hasOtherThanZeroAndOne = true }
+            if look.contains(.beyondReals) { contents[place].hasIntegerBeyondReals = true }
+            let fault: TextFault = look.contains(.invalidUTF8) ? .invalidUTF8 : look.contains(.zeroByte) ? .zeroByte : .none
+            contents[place].textFault = max(contents[place].textFault, fault)
         }
     }
 

@@ -6,11 +6,13 @@ package struct ColumnContents: Hashable, Sendable {
     package var hasInteger = false
     package var hasReal = false
     package var hasText = false
-    /// A text that is more than digits, signs, a point and an exponent is there.
-    package var hasOtherThanDecimalText = false
     package var hasBlob = false
     /// An integer other than 0 and 1 is there.
     package var hasOtherThanZeroAndOne = false
+    /// An integer that no double stands for is there.
+    package var hasIntegerBeyondReals = false
+    /// What is wrong with a text that an engine with a rule for text would refuse.
+    package var textFault = TextFault.none
 
     package init() {}
 
@@ -26,11 +28,10 @@ package struct ColumnContents: Hashable, Sendable {
 /// | --- | --- | --- |
 /// | integers 0 and 1 only | BOOL, BOOLEAN | boolean |
 /// | integers | REAL affinity | float64 |
-/// | integers, reals | DECIMAL, NUMERIC | numeric |
+/// | integers, reals | DECIMAL, NUMERIC with the affinity NUMERIC | numeric |
 /// | integers | anything else | int64 |
-/// | reals, perhaps integers where affinity is REAL or NUMERIC | REAL affinity, or no declared number type | float64 |
-/// | text that is a number (too long for SQLite to convert), perhaps with integers and reals | DECIMAL, NUMERIC | numeric |
-/// | text | anything else | text |
+/// | reals, perhaps integers that a double stands for where affinity is REAL or NUMERIC | anything else | float64 |
+/// | text | anything: what reads as a number where the affinity is a number's is none any more | text |
 /// | blobs | anything | bytes |
 /// | nothing | by affinity: INTEGER int64, REAL float64, TEXT text, BLOB bytes; NUMERIC by its name, text if it is unknown | |
 /// | any other mixture | | dynamic |
@@ -41,7 +42,8 @@ package enum TypePlan {
         if isRowid { return .int64 }
         let declared = column.declaredType.uppercased()
         guard let contents, !contents.isEmpty else { return unseen(declared, column.affinity) }
-        let isDecimal = isDecimal(declared)
+        // Under another affinity decimals are text, or doubles, and stay what they are.
+        let isDecimal = isDecimal(declared) && column.affinity == .numeric
         switch (contents.hasInteger, contents.hasReal, contents.hasText, contents.hasBlob) {
         case (true, false, false, false):
             if isBoolean(declared), !contents.hasOtherThanZeroAndOne { return .boolean }
@@ -51,11 +53,10 @@ package enum TypePlan {
             return isDecimal ? decimal(declared) : .float64
         case (true, true, false, false):
             if isDecimal { return decimal(declared) }
+            guard !contents.hasIntegerBeyondReals else { return .dynamic }
             return column.affinity == .real || (column.affinity == .numeric && !declared.isEmpty) ? .float64 : .dynamic
         case (false, false, true, false):
-            return isDecimal && !contents.hasOtherThanDecimalText ? decimal(declared) : .text
-        case (_, _, true, false):
-            return isDecimal && !contents.hasOtherThanDecimalText ? decimal(declared) : .dynamic
+            return .text
         case (false, false, false, true):
             return .bytes
         default:
@@ -72,6 +73,23 @@ package enum TypePlan {
         case .text: return .text
         case .blob: return declared.isEmpty || declared == "ANY" ? .dynamic : .bytes
         case .numeric: return isDecimal(declared) ? decimal(declared) : .text
+        }
+    }
+
+    /// As which type a column without a look at its values is compared with another engine's.
+    ///
+    /// It holds what it was given, whatever its declaration would have let expect: a column declared INT may hold nothing but
+    /// blobs, and has then a counterpart of that type.
+    package static func compared(_ column: SQLiteTable.Column, isRowid: Bool, with other: LogicalType) -> LogicalType {
+        let planned = type(of: column, isRowid: isRowid, contents: nil)
+        if isRowid { return planned }
+        switch (planned, other) {
+        case (.bytes, .bytes): return planned
+        case (.bytes, _), (.boolean, .bytes), (.boolean, .float32), (.boolean, .float64), (.boolean, .numeric), (.int64, .bytes),
+            (.float64, .bytes), (.float64, .boolean), (.float64, .numeric), (.numeric, .bytes), (.numeric, .float32),
+            (.numeric, .float64), (.numeric, .boolean):
+            return .dynamic
+        default: return planned
         }
     }
 

@@ -10,6 +10,7 @@ extension ComparisonLayout {
         self.init(
             table: TableName(name: table.name), columns: columns,
             keyOrder: first.flatMap { SharedKeyOrder(table, column: places[$0], encoding: encoding)?.rawValue },
-            estimatedRows: try RowEstimate(table).read(database))
+            estimatedRows: try RowEstimate(table).read(database),
+            scaleless: Set(zip(columns, places).filter { table.columns[$0.1].affinity.isNumber }.map(\.0.name)))
     }
 }

@@ -72,7 +72,7 @@ actor SQLiteTargetComparison: ComparisonSession, ComparisonTarget {
                 Relation.Column(
                     name: column.name, isKey: column.isKey,
                     typeName: table.columns[place].declaredType,
-                    type: TypePlan.type(of: table.columns[place], isRowid: target.isRowid(place), contents: nil))
+                    type: TypePlan.compared(table.columns[place], isRowid: target.isRowid(place), with: column.type))
             }
             var layout = try ComparisonLayout(table: table, columns: own, places: places, connection.database)
             // As the recorded writes of others name it.

@@ -1,4 +1,5 @@
 package import BridgeCore
+import CSQLite
 
 #if canImport(Glibc)
 import Glibc
@@ -20,6 +21,8 @@ package actor SQLiteSource: SourceConnector {
     /// As given.
     private let givenPath: String
     private var connection: SQLiteConnection?
+    /// What the last look at each table's values found, so that one look serves until the file changes.
+    private var looks: [String: (state: [Int64], contents: [ColumnContents])] = [:]
 
     /// - Parameter path: the database file. It is opened by ``connect()``, not here.
     package init(path: String) {
@@ -80,8 +83,21 @@ package actor SQLiteSource: SourceConnector {
         guard let table = try SQLiteCatalog.table(name, connection.database) else { return nil }
         let quoted = quoteIdentifier(table.name)
         return table.schema(
-            contents: try table.scanContents(connection.database),
+            contents: try contents(table, connection),
             estimatedRows: try connection.database.integer("SELECT count(*) FROM main.\(quoted)"))
+    }
+
+    private func contents(_ table: SQLiteTable, _ connection: SQLiteConnection) throws(BridgeError) -> [ColumnContents] {
+        // The commits of others, the shape of the tables, and what this connection itself has written.
+        let state = [
+            try connection.database.integer("PRAGMA main.data_version") ?? 0,
+            try connection.database.integer("PRAGMA main.schema_version") ?? 0,
+            sqlite3_total_changes64(connection.database.handle),
+        ]
+        if let look = looks[table.name], look.state == state { return look.contents }
+        let contents = try table.scanContents(connection.database)
+        looks[table.name] = (state, contents)
+        return contents
     }
 
     // MARK: Capture
@@ -92,7 +108,21 @@ package actor SQLiteSource: SourceConnector {
 
     package func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] {
         let connection = try open()
-        return try SourcePreflight(link: link, path: resolvedPath).findings(connection.database)
+        let findings = try SourcePreflight(link: link, path: resolvedPath).findings(connection.database)
+        guard link.form == .canonical else { return findings }
+        var all = findings
+        for mapping in link.mappings { try all += textFindings(mapping, connection) }
+        return all
+    }
+
+    /// Text that a target of another engine has no way to store.
+    private func textFindings(
+        _ mapping: TableMapping, _ connection: SQLiteConnection
+    ) throws(BridgeError) -> [Finding] {
+        guard !SQLiteCatalog.isInternal(mapping.source.name),
+            let table = try SQLiteCatalog.table(mapping.source.name, connection.database)
+        else { return [] }
+        return TextFindings(table: table, mapping: mapping).findings(try contents(table, connection))
     }
 
     package func captureExists(_ link: LinkDescription) async throws(BridgeError) -> Bool {

@@ -241,7 +241,7 @@ final class BatchReplay {
         }
         let target = try connection.requiredTarget(mapping.target)
         let table = try TableReplay(
-            RelationPlan(relation, mapping: mapping, target: target), connection: connection,
+            RelationPlan(relation, mapping: mapping, target: target, isWayBack: link.direction == .reverse), connection: connection,
             place: { [unowned self] in self.ordinal })
         tables[identifier] = table
         return table

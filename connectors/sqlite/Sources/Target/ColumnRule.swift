@@ -17,12 +17,26 @@ struct CellClasses: OptionSet, Hashable, Sendable {
 /// TEXT, 1.0 in a column declared NUMERIC. So the rule is made from both sides' types once a relation, and every cell is
 /// held against it when it is bound.
 struct ColumnRule: Hashable, Sendable {
+    /// What becomes of a cell that is text.
+    enum Text: Hashable, Sendable {
+        /// It is stored as text.
+        case asItStands
+        /// It is stored as text, and refused if SQLite would store a number instead.
+        case unlessNumber
+        /// It is a decimal, stored as the number that SQLite would have of it.
+        case decimal(DecimalRule)
+    }
+
     var accepted: CellClasses
     /// Where the affinity is REAL, NUMERIC or INTEGER, -0.0 is stored as 0: the sign would be lost without a word.
     var keepsNegativeZero: Bool
+    var text = Text.asItStands
 
-    /// Makes the rule for values of a source column in a target column; nil if the target column would convert them.
-    init?(source: SourceColumnType, target: SQLiteTable.Column, isStrict: Bool, isRowid: Bool) {
+    /// Makes the rule for values of a source column in a target column; nil if the target column would convert them all.
+    /// - Parameter isWayBack: the target is the file that the source's values once came from.
+    init?(
+        source: SourceColumnType, target: SQLiteTable.Column, isStrict: Bool, isRowid: Bool, isWayBack: Bool = false
+    ) {
         keepsNegativeZero = target.affinity == .blob
         if isRowid {
             // NULL would not be stored but replaced by a number of SQLite's choice.
@@ -38,8 +52,26 @@ struct ColumnRule: Hashable, Sendable {
             accepted = !isStrict && stored.stores(likewise: target.affinity) ? .all : unchanged
             return
         }
-        guard unchanged.contains(source.cells) else { return nil }
         accepted = source.cells.union(.null)
+        guard !unchanged.contains(source.cells) else { return }
+        guard !isStrict, let text = Self.text(source, target.affinity, isWayBack: isWayBack) else { return nil }
+        self.text = text
+    }
+
+    /// What becomes of text in a column whose affinity is a number's, where it is decided value by value; nil if no value
+    /// could stay what it is.
+    ///
+    /// Doubles are no matter of text, and pass: a column with the affinity NUMERIC or INTEGER stores those that are integers
+    /// as integers, and so could never hold another form of them.
+    private static func text(_ source: SourceColumnType, _ affinity: Affinity, isWayBack: Bool) -> Text? {
+        guard affinity.isNumber else { return nil }
+        switch (source.cells, source.type) {
+        case (.string, .numeric(_, let scale)):
+            return .decimal(DecimalRule(scale: scale, ignoresTrailingZeros: isWayBack, isReal: affinity == .real))
+        case (.string, _): return .unlessNumber
+        case (.real, _): return affinity == .real ? nil : .asItStands
+        default: return nil
+        }
     }
 
     private static func storedUnchanged(_ column: SQLiteTable.Column, isStrict: Bool) -> CellClasses {
@@ -57,6 +89,9 @@ struct ColumnRule: Hashable, Sendable {
 }
 
 extension Affinity {
+    /// Whether text that reads as a number is stored as one.
+    var isNumber: Bool { self == .integer || self == .real || self == .numeric }
+
     /// Whether a value that is stored under one affinity is stored unchanged under the other. INTEGER and NUMERIC differ
     /// only in CAST.
     func stores(likewise other: Affinity) -> Bool {

@@ -28,12 +28,14 @@ struct RelationPlan: Sendable {
 
     /// - Throws: `schemaChanged` for a column that the target lacks, `targetTableMismatch` for one that would change the
     ///   values or for a key that the target does not keep unique.
-    init(_ relation: Relation, mapping: TableMapping, target: TargetTable) throws(BridgeError) {
+    init(
+        _ relation: Relation, mapping: TableMapping, target: TargetTable, isWayBack: Bool = false
+    ) throws(BridgeError) {
         self.relation = relation
         self.target = target
         filter = mapping.targetFilter
         matchesWholeRow = relation.identity == .full
-        let pairing = ColumnPairing(relation, mapping: mapping, target: target)
+        let pairing = ColumnPairing(relation, mapping: mapping, target: target, isWayBack: isWayBack)
         if let obstacle = pairing.obstacles.first(where: { $0.finding.severity == .blocking }) { throw obstacle.error }
 
         let carried = pairing.pairs.compactMap { $0 }
@@ -103,14 +105,19 @@ struct ColumnPairing {
     /// For each source column; nil where it is not carried.
     private(set) var pairs: [Pair?] = []
     private(set) var obstacles: [Obstacle] = []
+    private let isWayBack: Bool
+    private let relationName: TableName
 
     /// - Parameters:
     ///   - sourceIsStrict: known to preflight only.
+    ///   - isWayBack: the target is the file that the source's values once came from.
     ///   - missing: the code for a column that the target lacks: `schemaChanged` in the stream.
     init(
         _ relation: Relation, mapping: TableMapping, target: TargetTable, sourceIsStrict: Bool = false,
-        missing: ErrorCode = .schemaChanged
+        isWayBack: Bool = false, missing: ErrorCode = .schemaChanged
     ) {
+        self.isWayBack = isWayBack
+        relationName = relation.name
         var fed = Set<Int>()
         for column in relation.columns {
             if let wanted = mapping.columns, !wanted.contains(column.name) {
@@ -150,7 +157,8 @@ struct ColumnPairing {
         let facts = target.table.columns[place]
         guard
             let rule = ColumnRule(
-                source: source, target: facts, isStrict: target.table.isStrict, isRowid: target.isRowid(place))
+                source: source, target: facts, isStrict: target.table.isStrict, isRowid: target.isRowid(place),
+                isWayBack: isWayBack)
         else {
             pairs.append(nil)
             obstacles.append(
@@ -161,6 +169,9 @@ struct ColumnPairing {
         if source.isSQLite, rule.accepted != .all, !target.isRowid(place), !isAlike {
             // Not blocking: the values may all be of a class that fits, and each is checked.
             obstacles.append(Obstacle(Self.mayNotFit(column, facts, target: target), column: facts.name))
+        }
+        if let finding = textFinding(column, facts, rule, source: source, target: target) {
+            obstacles.append(Obstacle(finding, column: facts.name))
         }
         pairs.append(Pair(target: place, isKey: column.isKey, rule: rule))
     }
@@ -208,6 +219,37 @@ struct ColumnPairing {
 }
 
 extension ColumnPairing {
+    /// A column of numbers that gets text: which values would stop the link. Nil if none can.
+    private func textFinding(
+        _ column: Relation.Column, _ facts: SQLiteTable.Column, _ rule: ColumnRule, source: SourceColumnType,
+        target: TargetTable
+    ) -> Finding? {
+        let which: String
+        switch (rule.text, source.type) {
+        case (.asItStands, _): return nil
+        case (.unlessNumber, .timestampWithTimeZone), (.unlessNumber, .timestamp), (.unlessNumber, .date),
+            (.unlessNumber, .time), (.unlessNumber, .uuid):
+            // Their hyphens and colons are never a number's.
+            return nil
+        case (.unlessNumber, _): which = "text that reads as a number, such as '007' or '1e3',"
+        case (.decimal(let rule), .numeric(let precision, _)):
+            // So many digits a double keeps.
+            let isExact = rule.ignoresTrailingZeros || rule.scale != nil
+            if isExact, let precision, precision <= 15 { return nil }
+            which = isExact ? "a number of more than 15 digits" : "a number of more than 15 digits, or with a zero at its end such as 1.10,"
+        case (.decimal, _): return nil
+        }
+        let declared = facts.declaredType
+        let mend =
+            isWayBack
+            ? "keep such values out of column \(column.name) of table \(relationName) until the migration is completed"
+            : "declare column \(facts.name) as \(source.suitableDeclaration)"
+        return Finding(
+            .warning, .targetTableMismatch,
+            what: "column \(facts.name) of table \(target.name), declared \(declared), holds numbers: \(which) stops the link",
+            why: "SQLite would store another value without a word", mend: [mend], table: TableName(name: target.name))
+    }
+
     private static func missingColumn(
         _ column: Relation.Column, target: TargetTable, relation: Relation, code: ErrorCode
     ) -> Finding {

@@ -117,6 +117,10 @@ struct RowBinder {
             result = sqlite3_bind_int64(statement, parameter, value)
         case .string:
             guard column.rule.accepted.contains(.string) else { throw unfit(index, "text") }
+            if _slowPath(column.rule.text != .asItStands), let done = try bind(number: cell, column, at: parameter, statement, index) {
+                result = done
+                break
+            }
             // A buffer without bytes may have no address, and a null pointer would bind NULL.
             let start = cell.bytes.baseAddress ?? Self.nowhere
             result = sqlite3_bind_text64(
@@ -148,6 +152,25 @@ struct RowBinder {
             throw BridgeError(
                 result == SQLITE_TOOBIG ? .valueDoesNotFit : .internalFault, "a value cannot be bound",
                 context: context(index) + [.init(.sqlstate, "SQLITE \(result)")])
+        }
+    }
+
+    /// Binds the number that a text stands for in a column that holds numbers; nil if it is stored as text.
+    private func bind(
+        number cell: Cell, _ column: RelationPlan.Column, at parameter: Int32, _ statement: OpaquePointer, _ index: Int
+    ) throws(BridgeError) -> Int32? {
+        switch column.rule.text {
+        case .asItStands: return nil
+        case .unlessNumber:
+            guard !NumericText.isNumber(cell.bytes) else { throw unfit(index, "text that SQLite would store as a number") }
+            return nil
+        case .decimal(let rule):
+            switch rule.number(cell.bytes) {
+            case .integer(let value): return sqlite3_bind_int64(statement, parameter, value)
+            case .real(let value): return sqlite3_bind_double(statement, parameter, value)
+            case .text: return nil
+            case nil: throw unfit(index, "a decimal that no integer and no double stands for")
+            }
         }
     }
 

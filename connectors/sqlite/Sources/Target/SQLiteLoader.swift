@@ -53,7 +53,7 @@ actor SQLiteLoader {
         let engine: EngineName = link.form == .native ? .sqlite : EngineName(rawValue: "")
         let relation = Relation(
             id: 0, engine: engine, form: link.form, name: mapping.source, identity: .nothing, columns: columns)
-        let plan = try RelationPlan(relation, mapping: mapping, target: target)
+        let plan = try RelationPlan(relation, mapping: mapping, target: target, isWayBack: link.direction == .reverse)
         let records = LinkRecords(connection: connection, link: link)
         try connection.database.transaction(.immediate) { () throws(BridgeError) in
             try Self.clear(mapping, target: target, records: records, connection: connection)

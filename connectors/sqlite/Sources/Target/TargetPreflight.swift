@@ -80,7 +80,7 @@ struct TargetPreflight {
         var findings = collations(target)
         let pairing = ColumnPairing(
             relation(source, mapping: mapping), mapping: mapping, target: target,
-            sourceIsStrict: source.options.contains("STRICT"), missing: .targetTableMismatch)
+            sourceIsStrict: source.options.contains("STRICT"), isWayBack: link.direction == .reverse, missing: .targetTableMismatch)
         findings += pairing.obstacles.map(\.finding)
         let isOurs = [.loading, .done].contains(state?.tables[mapping.source]?.state)
         if !isOurs, link.needsCopy, try connection.database.integer("SELECT 1 FROM \(target.quoted) LIMIT 1") != nil {

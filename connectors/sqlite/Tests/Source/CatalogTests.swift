@@ -101,6 +101,17 @@ struct CatalogTests {
             ])
     }
 
+    @Test("a table with as many columns as SQLite allows is looked at")
+    func widestTable() throws {
+        let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
+        let names = (1..<2_000).map { "c\($0)" }
+        try database.execute(
+            "CREATE TABLE wide(id INTEGER PRIMARY KEY, \(names.joined(separator: ", "))); INSERT INTO wide(id, c1, c1999) VALUES(1, 'a', 1.5)")
+        let table = try #require(try SQLiteCatalog.table("wide", database))
+        let contents = try table.scanContents(database)
+        #expect(contents[1].hasText && contents[1_999].hasReal && contents[1_000].isEmpty)
+    }
+
     @Test("a scan in chunks sees the last row of a table with a composite key")
     func chunkedScan() throws {
         let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)

@@ -43,7 +43,7 @@ import Testing
             ("CREATE VIEW users AS SELECT 1 AS id, 2 AS email", .targetTableMismatch),
             ("CREATE VIRTUAL TABLE users USING fts5(id, email)", .targetTableMismatch),
             ("CREATE TABLE users(id INTEGER PRIMARY KEY)", .targetTableMismatch),
-            ("CREATE TABLE users(id INTEGER PRIMARY KEY, email STRING)", .targetTableMismatch),
+            ("CREATE TABLE users(id INTEGER PRIMARY KEY, email INTEGER) STRICT", .targetTableMismatch),
             ("CREATE TABLE users(id INTEGER, email TEXT)", .targetTableMismatch),
             ("CREATE TABLE users(id INTEGER, email TEXT, PRIMARY KEY(id, email))", .targetTableMismatch),
             ("CREATE TABLE users(id INTEGER, email TEXT); CREATE UNIQUE INDEX i ON users(id) WHERE id > 5", .targetTableMismatch),

@@ -45,13 +45,14 @@ import Testing
     @Test(
         "S-types a declared type that would convert the values is refused, by table and column",
         arguments: [
-            ("uuid", "UUID"), ("text", "STRING"), ("numeric(10,2)", "DECIMAL(10,2)"), ("timestamp with time zone", "DATETIME"),
-            ("jsonb", "JSON"), ("bigint", "TEXT"), ("boolean", "REAL"), ("double precision", "NUMERIC"),
-            ("double precision", "INTEGER"), ("integer", "DOUBLE"), ("text", "FLOATING POINT"), ("date", "DATE"),
+            ("bigint", "TEXT"), ("boolean", "REAL"), ("integer", "DOUBLE"), ("double precision", "TEXT"), ("bytea", "TEXT STRICT"),
+            ("text", "INTEGER STRICT"), ("numeric", "REAL STRICT"), ("boolean", "VARCHAR(5)"),
         ])
     func affinities(type: String, declared: String) async throws {
         let relation = postgresRelation(3, "v", ["id*:bigint", "c:\(type)"])
-        let fixture = try TargetFixture("CREATE TABLE v(id INTEGER PRIMARY KEY, c \(declared))")
+        let isStrict = declared.hasSuffix(" STRICT")
+        let fixture = try TargetFixture(
+            "CREATE TABLE v(id INTEGER PRIMARY KEY, c \(isStrict ? String(declared.dropLast(7)) : declared))\(isStrict ? "STRICT" : "")")
         let link = fixture.link([relation])
         _ = try await fixture.target.prepareLink(link)
         try await fixture.target.recordOrigin(link, CaptureOrigin(identity: [:], position: .zero))
@@ -69,6 +70,56 @@ import Testing
         let findings = try await fixture.target.preflight(link, sources: [source])
         #expect(findings.map(\.code) == [.targetTableMismatch])
         #expect(findings.first?.mend == ["declare column c as \(targetDeclaration(for: LogicalType(name: type)))"])
+    }
+
+    @Test(
+        "S16 text for a column of numbers is decided value by value, in copy and stream; what SQLite would change stops the link",
+        arguments: [
+            ("text", "STRING", ["007a", "", "-", " ", "2024-01-02", "0x10"], ["007", " 1", "1e400", "-.5\n"]),
+            ("text", "INT", ["one"], ["1"]), ("text", "REAL", ["now"], ["5."]), ("text", "FLOATING POINT", ["1,5"], ["1.5"]),
+            ("jsonb", "JSON", ["[1]", "null", "\"1\""], ["1"]), ("uuid", "UUID", ["123e4567-e89b-12d3-a456-426614174000"], []),
+            ("timestamp with time zone", "DATETIME", ["2024-01-02 03:04:05.000000Z", "infinity"], []), ("date", "DATE", ["2024-01-02"], []),
+            ("numeric(10,2)", "DECIMAL(10,2)", ["1.10", "5.00", "NaN"], ["1.1"]), ("numeric", "NUMERIC", ["1.1", "5"], ["1.10", "12345678901234567890.5"]),
+            ("double precision", "NUMERIC", [1.5, 1.0, 1e300], [-0.0, .real(.nan)]), ("double precision", "INTEGER", [2.0, 2.5], [-0.0]),
+        ] as [(String, String, [Value], [Value])])
+    func numberColumns(type: String, declared: String, good: [Value], bad: [Value]) async throws {
+        let relation = postgresRelation(3, "v", ["id*:bigint", "c:\(type)"])
+        let fixture = try TargetFixture("CREATE TABLE v(id INTEGER PRIMARY KEY, c \(declared))")
+        let applier = try await fixture.applier([relation])
+        for (number, value) in good.enumerated() {
+            try await applier.apply(
+                BatchWriter([relation]).transaction(UInt64(10 + number)) { $0.insert(3, [.integer(Int64(number)), value]) }.batch())
+        }
+        let isText: (Value) -> Bool = { if case .text = $0 { true } else { false } }
+        let kept = try fixture.rows("SELECT c FROM v WHERE typeof(c) = 'text' ORDER BY id")
+        if !type.hasPrefix("numeric") {
+            #expect(kept == good.filter(isText).map { if case .text(let text) = $0 { "t:\(text)" } else { "" } })
+        }
+        for value in bad {
+            let error = await failure {
+                try await applier.apply(BatchWriter([relation]).transaction(100) { $0.insert(3, [99, value]) }.batch())
+            }
+            #expect(error?.code == .valueDoesNotFit, "\(value)")
+            #expect(error?.value(.table) == "v" && error?.value(.column) == "c", "\(value)")
+        }
+        #expect(try fixture.rows("SELECT count(*) FROM v") == ["i:\(good.count)"])
+        await applier.close()
+        try await copies(relation, declared, good: good, bad: bad)
+    }
+
+    private func copies(_ relation: Relation, _ declared: String, good: [Value], bad: [Value]) async throws {
+        let fixture = try TargetFixture("CREATE TABLE v(id INTEGER PRIMARY KEY, c \(declared))")
+        let link = fixture.link([relation])
+        _ = try await fixture.target.prepareLink(link)
+        try await fixture.target.recordOrigin(link, CaptureOrigin(identity: [:], position: .zero))
+        let load = try await fixture.target.openLoad(link, mapping: link.mappings[0], columns: relation.columns, format: .rows)
+        try await load.write(chunk(good.enumerated().map { [.integer(Int64($0)), $1] }))
+        if let value = bad.first {
+            let error = await failure { try await load.write(chunk([[99, value]])) }
+            #expect(error?.code == .valueDoesNotFit && error?.value(.column) == "c")
+        }
+        #expect(try fixture.rows("SELECT count(*) FROM v") == ["i:\(good.count)"])
+        await load.cancel()
     }
 
     @Test("S-types a STRICT table takes what its types hold, and ANY takes all")

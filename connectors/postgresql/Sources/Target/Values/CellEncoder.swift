@@ -89,7 +89,8 @@ enum CellEncoder {
             buffer.append(UInt8(ascii: value == 1 ? "t" : "f"))
             return
         case .integer(let min, let max): guard value >= min && value <= max else { throw .outOfRange }
-        case .float64: guard value.magnitude <= 1 << 53 else { throw .wouldBeRounded }
+        // The least of all comes back from a double as a double.
+        case .float64: guard Double(exactly: value) != nil, value != .min else { throw .wouldBeRounded }
         case .float32: guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
         case .numeric: break
         default: throw .wrongClass
@@ -103,9 +104,11 @@ enum CellEncoder {
         switch type {
         case .float64: break
         case .float32: guard value.isNaN || Double(Float(value)) == value else { throw .wouldBeRounded }
-        case .numeric(scale: nil): break
+        // Infinity as a numeric would be a word for whoever reads it back.
+        case .numeric(scale: nil): guard value.isFinite else { throw .outOfRange }
         case .numeric(let scale?):
-            let digits = value.isFinite ? "\(value)" : ""
+            guard value.isFinite else { throw .outOfRange }
+            let digits = "\(value)"
             guard !digits.contains("e"), fits(digits.utf8, scale: scale) else { throw .wouldBeRounded }
         default: throw .wrongClass
         }
