@@ -22,7 +22,7 @@ struct CaptureFuzzTests {
 
     static let schemas: [FuzzSchema] = {
         let wanted = ProcessInfo.processInfo.environment["BRIDGE_FUZZ_SCHEMA"] ?? ""
-        return FuzzSchema.all.filter { wanted.isEmpty || $0.name.contains(wanted) }
+        return (FuzzSchema.all + FuzzSchema.altered).filter { wanted.isEmpty || $0.name.contains(wanted) }
     }()
 
     @Test("S1 random histories arrive without divergence", arguments: schemas)
@@ -34,6 +34,7 @@ struct CaptureFuzzTests {
             let database = try TestDatabase(schema.sql)
             let capture = try DirectCapture(database, forwardLink(schema.tables.map(\.name)))
             try database.run(schema.later)
+            if schema.isRenewed { try capture.renew(database) }
             let observer = try TestDatabase.open(database.path)
             var mirror = Mirror()
             for seed in block...min(block + 49, Self.seeds.upperBound) {

@@ -17,6 +17,8 @@ struct FuzzSchema: Sendable, CustomTestStringConvertible {
     var later = ""
     /// Statements of its own, drawn now and then.
     var extra: [String] = []
+    /// Whether capture makes its triggers again after `later`, as a running session does.
+    var isRenewed = false
 
     var testDescription: String { name }
 }

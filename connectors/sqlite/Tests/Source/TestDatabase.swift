@@ -80,4 +80,14 @@ final class DirectCapture {
             path: database.path, link: link, nonce: nonce, session: claim.session, durable: claim.durable,
             mailbox: KeeperMailbox(requested: claim.durable, confirmed: 0, safeLeap: claim.leap ?? 0))
     }
+
+    /// Makes triggers again that the schema's changes left behind, as the keeper does.
+    func renew(_ database: TestDatabase) throws {
+        let connection = try SQLiteConnection(path: database.path, access: .readWrite, busyTimeout: 5_000)
+        try connection.database.transaction(.immediate) { () throws(BridgeError) in
+            try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in
+                try CaptureInstaller(link).renew(connection.database)
+            }
+        }
+    }
 }
