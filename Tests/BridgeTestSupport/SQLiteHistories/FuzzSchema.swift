@@ -24,18 +24,25 @@ package struct FuzzSchema: Sendable, CustomStringConvertible {
     package var tables: [Table]
     /// Made after our triggers: the application's triggers that are newer.
     package var later: String
+    /// Whether capture makes its triggers again after `later`, as a running session does.
+    package var isRenewed: Bool
+    /// Whether `later` alters tables.
+    package var isAltered: Bool
     /// Statements of its own, drawn now and then. They name columns as they were in the beginning.
     package var extra: [String]
     /// The same tables for PostgreSQL, for schemas whose values it can hold.
     package var postgres: String?
 
     package init(
-        name: String, sql: String, tables: [Table], later: String = "", extra: [String] = [], postgres: String? = nil
+        name: String, sql: String, tables: [Table], later: String = "", isRenewed: Bool = false, isAltered: Bool = false,
+        extra: [String] = [], postgres: String? = nil
     ) {
         self.name = name
         self.sql = sql
         self.tables = tables
         self.later = later
+        self.isRenewed = isRenewed
+        self.isAltered = isAltered
         self.extra = extra
         self.postgres = postgres
     }
@@ -43,5 +50,5 @@ package struct FuzzSchema: Sendable, CustomStringConvertible {
     package var description: String { name }
 
     /// All schemas that must hold.
-    package static let all = basic + actions + typed
+    package static let all = basic + actions + typed + altered
 }

@@ -157,43 +157,4 @@ extension FuzzSchema {
                     conflictTargets: ["(a COLLATE NOCASE, b)", "(a)", ""], hasRowid: false)
             ]),
     ]
-
-    /// Schemas that capture does not follow yet; `BRIDGE_FUZZ_PENDING` runs them with the others.
-    package static let pending: [FuzzSchema] = [
-        FuzzSchema(
-            name: "pending: newer triggers that skip or fail after an insert",
-            sql: """
-                CREATE TABLE t(a INTEGER PRIMARY KEY, b INT UNIQUE, c INT);
-                CREATE TABLE u(a TEXT PRIMARY KEY NOT NULL, b INT UNIQUE);
-                CREATE TABLE audit(n INTEGER PRIMARY KEY, a UNIQUE);
-                """,
-            tables: [
-                .init(name: "t", columns: [("a", integers), ("b", integers), ("c", small)], conflictTargets: ["(a)", "(b)", ""]),
-                .init(name: "u", columns: [("a", texts), ("b", integers)], conflictTargets: ["(a)", "(b)", ""]),
-            ],
-            later: """
-                CREATE TRIGGER y1 AFTER INSERT ON t WHEN NEW.b = 1 BEGIN SELECT RAISE(IGNORE); END;
-                CREATE TRIGGER y2 AFTER INSERT ON t WHEN NEW.b = 2 BEGIN SELECT RAISE(FAIL, 'y2'); END;
-                CREATE TRIGGER y3 AFTER INSERT ON t WHEN NEW.b > 2 BEGIN INSERT INTO audit(a) VALUES(NEW.c); END;
-                CREATE TRIGGER y4 AFTER INSERT ON u WHEN NEW.b = 1 BEGIN SELECT RAISE(IGNORE); END;
-                CREATE TRIGGER y5 AFTER INSERT ON u WHEN NEW.b = 2 BEGIN SELECT RAISE(FAIL, 'y5'); END;
-                CREATE TRIGGER y6 AFTER INSERT ON u WHEN NEW.b > 2 BEGIN INSERT INTO audit(a) VALUES(NEW.b); END;
-                """,
-            extra: ["DELETE FROM audit"]),
-        FuzzSchema(
-            name: "pending: temporary triggers of the application",
-            sql: """
-                CREATE TABLE t(a TEXT PRIMARY KEY NOT NULL, b INT UNIQUE, c INT);
-                CREATE TEMP TRIGGER x1 AFTER INSERT ON t WHEN NEW.b = 1 BEGIN SELECT RAISE(IGNORE); END;
-                """,
-            tables: [.init(name: "t", columns: [("a", texts), ("b", integers), ("c", small)], conflictTargets: ["(a)", "(b)", ""])],
-            later: "CREATE TEMP TRIGGER y1 AFTER INSERT ON t WHEN NEW.b = 2 BEGIN SELECT RAISE(FAIL, 'y1'); END;"),
-    ]
-
-    /// Schemas in which an ALTER of the application is not followed yet. `BRIDGE_FUZZ_PENDING` alters them with the others.
-    package static let pendingAlterations: Set<String> = [
-        "unique indexes over expressions", "generated unique columns", "names that need quotes", "integer key that is not the rowid",
-        "five unique indexes, over expressions and partial", "generated columns over each other",
-        "typed: composite key without rowid, expressions and partial ones", "typed: generated columns, and a key of a real and a blob",
-    ]
 }

@@ -197,53 +197,18 @@ struct CaptureInstaller {
         }
     }
 
-    /// Reads the captured tables as they are now, and proves that every trigger of each is there and says what this code
-    /// would write for the table today. A table may have been renamed: its triggers went with it.
-    /// - Throws: `captureBroken` naming the table.
-    func verify(
-        _ captured: [CapturedTable], _ database: borrowing SQLiteDatabase
-    ) throws(BridgeError) -> [Int64: SQLiteTable] {
-        var byNumber: [Int64: [ExistingObject]] = [:]
-        for object in try existing(database) where object.isTrigger {
-            if let (number, _) = names.parseTrigger(object.name) { byNumber[number, default: []].append(object) }
-        }
-        var tables: [Int64: SQLiteTable] = [:]
-        for entry in captured {
-            let triggers = byNumber[entry.number] ?? []
-            guard let current = triggers.first?.table, let table = try SQLiteCatalog.table(current, database) else {
-                throw broken(entry.name, "the table was dropped or rebuilt, and its capture triggers went with it")
-            }
-            let wanted = try CaptureTriggers(table: table, number: entry.number, names: names).make()
-            for trigger in wanted {
-                guard let found = triggers.first(where: { $0.name == trigger.name && $0.table == current }) else {
-                    throw broken(entry.name, "a capture trigger is missing, so changes may have gone unseen")
-                }
-                guard Self.sameStatement(found.sql, trigger.sql) else {
-                    throw broken(
-                        entry.name, "the table's key or its unique indexes changed, so changes may have gone unseen")
-                }
-            }
-            tables[entry.number] = table
-        }
-        return tables
-    }
-
-    private func broken(_ table: String, _ what: String) -> BridgeError {
-        BridgeError(
-            .captureBroken, what, context: [.init(.table, table)],
-            hint: "the table must be copied again: empty the target tables and begin again under a new migration name")
-    }
-
     /// Whether two statements are the same words. RENAME edits names in place, and keeps spaces or not.
     static func sameStatement(_ a: String, _ b: String) -> Bool {
         let (left, right) = (SQLTokens(a), SQLTokens(b))
         guard left.count == right.count else { return false }
-        return (0..<left.count).allSatisfy { place in
-            switch (left.tokens[place].kind, right.tokens[place].kind) {
-            case (.word, .word), (.quoted, .quoted), (.word, .quoted), (.quoted, .word):
-                left.name(place)?.lowercased() == right.name(place)?.lowercased()
-            default: left.text(place..<place + 1) == right.text(place..<place + 1)
-            }
+        return (0..<left.count).allSatisfy { sameWord(left, $0, right, $0) }
+    }
+
+    static func sameWord(_ left: SQLTokens, _ place: Int, _ right: SQLTokens, _ other: Int) -> Bool {
+        switch (left.tokens[place].kind, right.tokens[other].kind) {
+        case (.word, .word), (.quoted, .quoted), (.word, .quoted), (.quoted, .word):
+            left.name(place)?.lowercased() == right.name(other)?.lowercased()
+        default: left.text(place..<place + 1) == right.text(other..<other + 1)
         }
     }
 }

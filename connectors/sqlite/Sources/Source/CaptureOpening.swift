@@ -54,7 +54,9 @@ struct CaptureOpening {
                     context: [.init(.slot, names.log), .init(.migration, state.link)])
             }
             let captured = try CapturedTable.read(names, database)
-            _ = try CaptureInstaller(link).verify(captured, database)
+            try OwnSchemaChanges.counting(database) { () throws(BridgeError) in
+                try CaptureInstaller(link).renew(database)
+            }
             try checkTables(captured)
             try checkPlace(state, durable, names, database)
             return try take(state, durable, names, database)

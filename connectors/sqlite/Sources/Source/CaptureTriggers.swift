@@ -7,9 +7,15 @@ import BridgeCore
 /// - BEFORE INSERT and BEFORE UPDATE log the rows that REPLACE would remove, because their delete triggers do not fire.
 ///   They are found through each unique index, with its collation.
 /// - So does the rowid, where it is not the key: `UPDATE OR REPLACE t SET rowid = 3` removes the row that had it.
-/// - AFTER INSERT logs the new key: an automatic rowid is -1 before.
+/// - BEFORE INSERT logs the new key wherever it is known by then: an AFTER trigger does not fire if a newer one of the
+///   application skips (`RAISE(IGNORE)`), or fails in a way that leaves the row (`RAISE(FAIL)`, `OR FAIL`).
+/// - AFTER INSERT logs the new key where SQLite may yet choose it: an automatic rowid is -1 before, and a default that
+///   varies is not there yet. ``TriggerOrder`` keeps this trigger in front of the application's.
 /// - NOT NULL with a DEFAULT is compared by what REPLACE will put there, which it does after BEFORE triggers ran.
 /// - No trigger is `UPDATE OF`: `SET rowid` and generated columns do not fire those.
+///
+/// The application may alter its table at any time, and SQLite refuses what would leave a trigger unreadable. So no trigger
+/// may name a column that can be dropped, or must bear its absence: see `selection(through:)`.
 struct CaptureTriggers {
     enum Event: String, CaseIterable {
         case beforeInsert = "bi"
@@ -35,23 +41,37 @@ struct CaptureTriggers {
         let sql: String
     }
 
+    /// How triggers are written. Those of an older form that stand on a table already are made again.
+    enum Form {
+        /// Every new key is logged AFTER INSERT, and a column that an index had cannot be dropped.
+        case first
+        case current
+    }
+
+    /// Around what says the same by whatever names, in texts that are made to be compared.
+    static let mark: (begin: Character, end: Character) = ("\u{1}", "\u{2}")
+
     let table: SQLiteTable
     let number: Int64
     let names: CaptureNames
+    var form = Form.current
+    var hasMarks = false
 
     /// All triggers of the table, in the order in which they are made.
     func make() throws(BridgeError) -> [Trigger] {
         var triggers: [Trigger] = []
         let candidates = try candidateSelections()
-        if !candidates.isEmpty {
-            triggers.append(trigger(.beforeInsert, candidates.map { "\(insert) \($0);" }))
+        var before = candidates.map { "\(insert) \($0);" }
+        if isKnownBefore { before.append("\(insert) VALUES(\(number), \(newKey));") }
+        if !before.isEmpty { triggers.append(trigger(.beforeInsert, before)) }
+        if !isKnownBefore || table.key.contains(where: { defaultMayVary($0) }) {
+            triggers.append(trigger(.afterInsert, ["\(insert) VALUES(\(number), \(key { "NEW.\($0)" }));"]))
         }
-        triggers.append(trigger(.afterInsert, ["\(insert) VALUES(\(number), \(key { "NEW.\($0)" }));"]))
         var update = ["\(insert) VALUES(\(number), \(newKey));"]
         update.append("\(insert) SELECT \(number), \(key { "OLD.\($0)" }) WHERE \(oldKeyDiffers);")
         update += candidates.map { "\(insert) \($0) AND (\(differsFromOldKey));" }
         triggers.append(trigger(.beforeUpdate, update))
-        if keyDefaultMayVary {
+        if table.key.contains(where: { takesDefault($0) && defaultMayVary($0) }) {
             triggers.append(trigger(.afterUpdate, ["\(insert) VALUES(\(number), \(key { "NEW.\($0)" }));"]))
         }
         triggers.append(trigger(.beforeDelete, ["\(insert) VALUES(\(number), \(key { "OLD.\($0)" }));"]))
@@ -68,14 +88,14 @@ struct CaptureTriggers {
 
     // MARK: Keys
 
-    private var tableName: String { quoteIdentifier(table.name) }
-    private var insert: String {
+    var tableName: String { quoteIdentifier(table.name) }
+    var insert: String {
         "INSERT INTO \(quoteIdentifier(names.log))(tbl, \(table.key.indices.map { "k\($0)" }.joined(separator: ", ")))"
     }
 
-    private func name(_ column: Int) -> String { quoteIdentifier(table.columns[column].name) }
+    func name(_ column: Int) -> String { quoteIdentifier(table.columns[column].name) }
 
-    private func key(_ value: (String) -> String) -> String {
+    func key(_ value: (String) -> String) -> String {
         table.key.map { value(name($0)) }.joined(separator: ", ")
     }
 
@@ -87,7 +107,7 @@ struct CaptureTriggers {
     }
 
     /// Whether a row found is another one than the one being updated, whose key is logged already.
-    private var differsFromOldKey: String {
+    var differsFromOldKey: String {
         table.key.map { differs("\(tableName).\(name($0))", "OLD.\(name($0))") }.joined(separator: " OR ")
     }
 
@@ -96,24 +116,22 @@ struct CaptureTriggers {
         "\(a) COLLATE BINARY IS NOT \(b) OR typeof(\(a)) <> typeof(\(b))"
     }
 
-    private func takesDefault(_ column: Int) -> Bool {
+    func takesDefault(_ column: Int) -> Bool {
         let definition = table.columns[column]
         let isNotNull = definition.isNotNull || (table.isWithoutRowid && table.key.contains(column))
         return isNotNull && definition.defaultExpression != nil && definition.kind == .ordinary
     }
 
-    /// Whether a default in the key can give another value each time, so that what it will be is not known before.
-    private var keyDefaultMayVary: Bool {
-        table.key.contains { column in
-            guard takesDefault(column), let text = table.columns[column].defaultExpression else { return false }
-            let tokens = SQLTokens(text)
-            return tokens.tokens.contains {
-                if case .word = $0.kind { true } else { false }
-            }
-        }
+    /// Whether the new key is known before the row is inserted, but for defaults that vary.
+    private var isKnownBefore: Bool { form == .current && !table.keyIsRowid }
+
+    /// Whether a column's default can give another value each time, so that what it will be is not known before.
+    private func defaultMayVary(_ column: Int) -> Bool {
+        guard let text = table.columns[column].defaultExpression else { return false }
+        return SQLTokens(text).tokens.contains { if case .word = $0.kind { true } else { false } }
     }
 
-    private func effectiveNew(_ column: Int) -> String {
+    func effectiveNew(_ column: Int) -> String {
         guard takesDefault(column), let text = table.columns[column].defaultExpression else {
             return "NEW.\(name(column))"
         }
@@ -138,131 +156,5 @@ struct CaptureTriggers {
         case .real where isNumber: return "CAST(\(text) AS REAL)"
         default: return "(\(text))"
         }
-    }
-
-    // MARK: Rows that REPLACE would remove
-
-    /// One SELECT for each unique index: the keys of the rows that stand in the new row's way.
-    private func candidateSelections() throws(BridgeError) -> [String] {
-        var selections: [String] = []
-        for index in table.indexes where index.isUnique {
-            if index.origin == .primaryKey, keyIsExact { continue }
-            var conditions: [String] = []
-            for part in index.parts { conditions.append(try condition(part, of: index)) }
-            // Whether the new row falls under a partial index is not asked: a row too many does no harm.
-            if let predicate = index.predicate { conditions.append("(\(predicate))") }
-            selections.append(selection(conditions.joined(separator: " AND ")))
-        }
-        if !table.keyIsRowid, let rowid = accessibleRowid {
-            selections.append(selection("\(tableName).\(rowid) = NEW.\(rowid)"))
-        }
-        return selections
-    }
-
-    private func selection(_ condition: String) -> String {
-        "SELECT \(number), \(key { "\(tableName).\($0)" }) FROM \(tableName) WHERE \(condition)"
-    }
-
-    private static let rowidNames = ["rowid", "_rowid_", "oid"]
-
-    /// A name under which the rowid can be reached. Columns may have taken all of them: then nobody can set it.
-    private var accessibleRowid: String? {
-        guard !table.isWithoutRowid else { return nil }
-        return Self.rowidNames.first { name in !table.columns.contains { $0.name.lowercased() == name } }
-    }
-
-    /// Whether keys that SQLite calls equal are always the same bytes. Then the row in the way has the new row's own key,
-    /// which is logged anyhow. INTEGER affinity is not enough: the smallest integer equals a float.
-    private var keyIsExact: Bool {
-        guard let index = table.primaryKeyIndex else { return table.keyIsRowid }
-        return index.parts.allSatisfy { part in
-            guard let column = part.column else { return false }
-            return part.collation == "BINARY" && table.columns[column].affinity == .text
-        }
-    }
-
-    private func condition(_ part: SQLiteTable.Index.Part, of index: SQLiteTable.Index) throws(BridgeError) -> String {
-        let collation = quoteIdentifier(part.collation)
-        if let column = part.column, table.columns[column].kind == .ordinary {
-            return "\(tableName).\(name(column)) = \(effectiveNew(column)) COLLATE \(collation)"
-        }
-        if let rowid = rowidName(usedBy: part) {
-            throw BridgeError(
-                .sourceUnsupported,
-                "a unique index is computed from \(rowid), which is not known before a row is inserted",
-                context: [.init(.table, table.name), .init(.detail, index.name)],
-                hint: "drop the index \(index.name) for the time of the migration, or leave the table out")
-        }
-        if let column = part.column {
-            guard newRowTakesDefaults else {
-                return "\(tableName).\(name(column)) = NEW.\(name(column)) COLLATE \(collation)"
-            }
-            return "\(tableName).\(name(column)) = (SELECT \(name(column)) FROM \(newRow)) COLLATE \(collation)"
-        }
-        let expression = part.expression ?? "NULL"
-        return "(\(expression)) = (SELECT \(expression) FROM \(newRow)) COLLATE \(collation)"
-    }
-
-    private var newRowTakesDefaults: Bool { table.columns.indices.contains { takesDefault($0) } }
-
-    /// The new row as a table of that name, for expressions. Its first arm, which gives no row, lends the columns'
-    /// affinities: an expression may compare a column with a literal.
-    private var newRow: String {
-        let plain = table.insertableColumns
-        let columns = plain.map { "\(name($0)) AS \(name($0))" }.joined(separator: ", ")
-        let values = plain.map { "\(effectiveNew($0)) AS \(name($0))" }.joined(separator: ", ")
-        var row = "(SELECT \(columns) FROM \(tableName) WHERE 0 UNION ALL SELECT \(values)) AS \(tableName)"
-        for column in generatedInOrder {
-            let expression = table.columns[column].generatedAs ?? "NULL"
-            row = "(SELECT *, (\(expression)) AS \(name(column)) FROM \(row)) AS \(tableName)"
-        }
-        return row
-    }
-
-    /// Generated columns, each behind those that it is computed from.
-    private var generatedInOrder: [Int] {
-        var waiting = table.columns.indices.filter {
-            table.columns[$0].kind == .virtualGenerated || table.columns[$0].kind == .storedGenerated
-        }
-        var ordered: [Int] = []
-        while !waiting.isEmpty {
-            let ready = waiting.filter { column in
-                let used = columnsUsed(by: table.columns[column].generatedAs ?? "")
-                return !waiting.contains { $0 != column && used.contains($0) }
-            }
-            // SQLite refuses circles, so something is always ready.
-            guard !ready.isEmpty else { return ordered + waiting }
-            ordered += ready
-            waiting.removeAll { ready.contains($0) }
-        }
-        return ordered
-    }
-
-    private func columnsUsed(by expression: String) -> Set<Int> {
-        let tokens = SQLTokens(expression)
-        let words = Set((0..<tokens.count).compactMap { tokens.name($0)?.lowercased() })
-        return Set(table.columns.indices.filter { words.contains(table.columns[$0].name.lowercased()) })
-    }
-
-    /// The rowid's name, if an expression or a generated column is computed from it.
-    private func rowidName(usedBy part: SQLiteTable.Index.Part) -> String? {
-        guard !table.isWithoutRowid else { return nil }
-        var pending = [part.expression ?? part.column.flatMap { table.columns[$0].generatedAs } ?? ""]
-        var seen: Set<Int> = []
-        while let expression = pending.popLast() {
-            for column in columnsUsed(by: expression).subtracting(seen) {
-                seen.insert(column)
-                if table.keyIsRowid, table.key.contains(column) { return table.columns[column].name }
-                if let inner = table.columns[column].generatedAs { pending.append(inner) }
-            }
-            let tokens = SQLTokens(expression)
-            for place in 0..<tokens.count {
-                guard let word = tokens.name(place)?.lowercased(), Self.rowidNames.contains(word),
-                    !table.columns.contains(where: { $0.name.lowercased() == word })
-                else { continue }
-                return word
-            }
-        }
-        return nil
     }
 }

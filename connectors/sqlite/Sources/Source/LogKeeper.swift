@@ -13,6 +13,8 @@ final class KeeperMailbox: Sendable {
         /// Everything before it is durable elsewhere.
         var requested: Int64
         var isStopping = false
+        /// Triggers of the source are to be made again.
+        var wantsTriggers = false
         /// Acknowledgements that the source certainly has.
         var confirmed: Int64
         /// The end of the newest leap that would survive a power failure.
@@ -24,6 +26,19 @@ final class KeeperMailbox: Sendable {
 
     init(requested: Int64, confirmed: Int64, safeLeap: Int64) {
         state = Mutex(State(requested: requested, confirmed: confirmed, safeLeap: safeLeap))
+    }
+
+    func askForTriggers() {
+        state.withLock { $0.wantsTriggers = true }
+        wake.raise()
+    }
+
+    /// Whether there was something to be made; it is no longer.
+    func takeTriggers() -> Bool {
+        state.withLock { state in
+            defer { state.wantsTriggers = false }
+            return state.wantsTriggers && !state.isStopping
+        }
     }
 }
 
@@ -39,6 +54,8 @@ actor LogKeeper {
     static let largestBacklog: Int64 = 250_000
     /// How long a quiet moment is waited for.
     static let longestWait: Duration = .seconds(60)
+    /// How long a quiet moment is waited for when triggers are to be made again: what the application does next may depend on it.
+    static let longestWaitForTriggers: Duration = .seconds(1)
     /// The least time between two acknowledgements, in milliseconds.
     static let interval: Int32 = 500
 
@@ -47,14 +64,16 @@ actor LogKeeper {
 
     private let path: String
     private let names: CaptureNames
+    private let installer: CaptureInstaller
     private let session: String
     private let mailbox: KeeperMailbox
     private var written: Int64
 
-    init(path: String, names: CaptureNames, session: String, mailbox: KeeperMailbox, acknowledged: Int64) {
+    init(path: String, link: LinkDescription, session: String, mailbox: KeeperMailbox, acknowledged: Int64) {
         executor = ThreadExecutor(name: "sqlite-keeper")
         self.path = path
-        self.names = names
+        names = CaptureNames(link)
+        installer = CaptureInstaller(link)
         self.session = session
         self.mailbox = mailbox
         written = acknowledged
@@ -67,6 +86,7 @@ actor LogKeeper {
             while true {
                 mailbox.wake.wait(milliseconds: 60_000)
                 _ = mailbox.wake.take()
+                try renewTriggers(writer)
                 let isStopping = try work(writer)
                 if isStopping { return }
                 // The flag stays raised for what comes meanwhile.
@@ -81,6 +101,17 @@ actor LogKeeper {
     private func pause() {
         for _ in 0..<Self.interval / 10 {
             if mailbox.state.withLock({ $0.isStopping }) { return }
+            usleep(10_000)
+        }
+    }
+
+    /// Makes triggers again that the application's changes of the schema left behind.
+    private func renewTriggers(_ writer: LogWriter) throws(BridgeError) {
+        let deadline = ContinuousClock.now + Self.longestWaitForTriggers
+        while mailbox.takeTriggers() {
+            waitForQuiet(writer, until: deadline)
+            if try writer.renewTriggers(installer) { continue }
+            mailbox.askForTriggers()
             usleep(10_000)
         }
     }
@@ -229,6 +260,18 @@ final class LogWriter {
             _ = try countForThisSession()
             return try pruneOnce(position)
         }
+    }
+
+    /// Returns whether it is done: another writer may have the lock.
+    func renewTriggers(_ installer: CaptureInstaller) throws(BridgeError) -> Bool {
+        let done: Bool? = try inTransaction { () throws(BridgeError) in
+            _ = try countForThisSession()
+            try OwnSchemaChanges.counting(connection.database) { () throws(BridgeError) in
+                try installer.renew(connection.database)
+            }
+            return true
+        }
+        return done ?? false
     }
 
     private func inTransaction<Result>(

@@ -281,7 +281,8 @@ final class LogReader {
         }
         guard state.nonce == nonce else { throw replaced("it has another change log than the link began with") }
         let captured = try CapturedTable.read(names, connection.database)
-        let tables = try installer.verify(captured, connection.database)
+        let standing = try installer.inspect(captured, connection.database)
+        let tables = standing.mapValues(\.table)
         var rebuilt = [TableFetch?](repeating: nil, count: Int((captured.map(\.number).max() ?? 0) + 1))
         for entry in captured {
             guard let table = tables[entry.number],
@@ -302,6 +303,8 @@ final class LogReader {
         try prepareLogStatements(keyColumns: tables.values.map(\.key.count).max() ?? 1)
         fetches = rebuilt
         knownSchema = version
+        // Nothing is missed meanwhile, so reading goes on; the keeper writes.
+        if standing.values.contains(where: { $0.isOutgrown }) { mailbox.askForTriggers() }
     }
 
     private func prepareLogStatements(keyColumns: Int) throws(BridgeError) {

@@ -39,7 +39,7 @@ package actor SQLiteCaptureSession: CaptureSession {
         let mailbox = KeeperMailbox(requested: acknowledged, confirmed: acknowledgements, safeLeap: safeLeap)
         self.mailbox = mailbox
         let keeper = LogKeeper(
-            path: path, names: CaptureNames(link), session: session, mailbox: mailbox, acknowledged: acknowledged)
+            path: path, link: link, session: session, mailbox: mailbox, acknowledged: acknowledged)
         self.keeper = Task { await keeper.run() }
     }
 

@@ -33,4 +33,38 @@ enum TriggerOrder {
         while try statement.step() { later.insert(statement.string(0) ?? "") }
         return later.remove(names.witness) == nil ? nil : later
     }
+
+    /// A trigger of the application that fires when a row was inserted.
+    struct InsertTrigger {
+        let name: String
+        /// Whether it has a `RAISE(IGNORE)` or `RAISE(FAIL)`, after which the row stays and no other trigger fires.
+        let canSkip: Bool
+    }
+
+    /// The AFTER INSERT triggers of others that fire before `trigger` of the same table: the newest fires first. Those of the
+    /// schema `temp`, which no other connection can see, fire before all.
+    static func insertTriggers(
+        before trigger: String, _ database: borrowing SQLiteDatabase
+    ) throws(BridgeError) -> [InsertTrigger] {
+        let statement = try database.prepare(
+            """
+            SELECT t.name, t.sql FROM main.sqlite_master o JOIN main.sqlite_master t
+              ON t.type = 'trigger' AND t.tbl_name = o.tbl_name COLLATE NOCASE AND t.rowid > o.rowid
+            WHERE o.type = 'trigger' AND o.name = ?1
+            """)
+        try statement.bind(1, string: trigger)
+        var found: [InsertTrigger] = []
+        while try statement.step() {
+            guard let name = statement.string(0), !SQLiteCatalog.isInternal(name) else { continue }
+            let words = SQLTokens(statement.string(1) ?? "")
+            let head = (0..<words.count).prefix { !words.isKeyword($0, "ON") }
+            guard head.contains(where: { words.isKeyword($0, "AFTER") }), head.contains(where: { words.isKeyword($0, "INSERT") })
+            else { continue }
+            let canSkip = (0..<words.count).contains {
+                words.isKeyword($0, "RAISE") && (words.isKeyword($0 + 2, "IGNORE") || words.isKeyword($0 + 2, "FAIL"))
+            }
+            found.append(InsertTrigger(name: name, canSkip: canSkip))
+        }
+        return found
+    }
 }

@@ -10,8 +10,7 @@ import Testing
 ///
 /// `BRIDGE_FUZZ_SEEDS` sets how many seeds a schema is run with, `BRIDGE_FUZZ_SEED` one, or a range like
 /// `401-428`: histories of a block of fifty run one after the other in one database. `BRIDGE_FUZZ_SCHEMA` is
-/// part of the name of those schemas that are run. `BRIDGE_FUZZ_PENDING` adds schemas and alterations that are known not to
-/// be followed. The whole contract, in two processes at a time:
+/// part of the name of those schemas that are run. The whole contract, in two processes at a time:
 ///
 ///     BRIDGE_FUZZ_SEED=1-5000 .build/debug/bridgePackageTests.xctest --testing-library swift-testing --no-parallel --filter CaptureFuzzTests &
 ///     BRIDGE_FUZZ_SEED=5001-10000 .build/debug/bridgePackageTests.xctest --testing-library swift-testing --no-parallel --filter CaptureFuzzTests
@@ -24,11 +23,9 @@ struct CaptureFuzzTests {
         return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 60)
     }()
 
-    static let runsPending = ProcessInfo.processInfo.environment["BRIDGE_FUZZ_PENDING"] != nil
-
     static let schemas: [FuzzSchema] = {
         let wanted = ProcessInfo.processInfo.environment["BRIDGE_FUZZ_SCHEMA"] ?? ""
-        return (FuzzSchema.all + (runsPending ? FuzzSchema.pending : [])).filter { wanted.isEmpty || $0.name.contains(wanted) }
+        return FuzzSchema.all.filter { wanted.isEmpty || $0.name.contains(wanted) }
     }()
 
     @Test("S1 S4 S6 random histories arrive without divergence", arguments: schemas)
@@ -72,6 +69,7 @@ final class FuzzPlace {
         database = try TestDatabase(schema.sql)
         capture = try FuzzCapture(database, forwardLink(schema.tables.map { $0.name }))
         try database.run(schema.later)
+        if schema.isRenewed { try capture.renew() }
         observer = try TestDatabase.open(database.path)
         let attached = try TestDatabase.open(
             database.folder + "/other.db", setUp: "ATTACH '\(database.path)' AS app; PRAGMA app.synchronous=OFF")
@@ -106,7 +104,7 @@ struct FuzzHistory {
     /// - Returns: the first divergence, in words.
     mutating func run(_ place: FuzzPlace) throws -> String? {
         try place.database.application.writeWithoutTransaction { application in
-            isAltering = random.chance(20) && (CaptureFuzzTests.runsPending || !FuzzSchema.pendingAlterations.contains(schema.name))
+            isAltering = !schema.isAltered && random.chance(20)
             try lookAtSchema(application)
             for table in schema.tables { _ = try attempt("DELETE FROM \(quoteIdentifier(table.name))", application) }
             for pragma in ["recursive_triggers=\(random.chance(30) ? "ON" : "OFF")", "foreign_keys=\(random.chance(70) ? "ON" : "OFF")"] {
@@ -211,6 +209,7 @@ struct FuzzHistory {
     private mutating func readOnce(_ place: FuzzPlace) throws -> (Bool, String?) {
         let buffer = RecordBuffer()
         let isDrained = try place.capture.read(into: buffer, limit: random.chance(50) ? random.below(300) + 1 : 1 << 20)
+        try place.capture.renewIfAsked()
         do { try place.mirror.apply(buffer.bytes) } catch { return (true, "\(error)") }
         return (isDrained, nil)
     }

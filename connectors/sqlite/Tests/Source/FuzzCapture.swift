@@ -57,6 +57,14 @@ final class FuzzCapture {
         while let more = try keeper.prune(position), more > 0 {}
     }
 
+    /// Makes triggers again that the schema's changes left behind.
+    func renew() throws { _ = try keeper.renewTriggers(CaptureInstaller(link)) }
+
+    /// The same if the reader found some, as the keeper does. Nothing happens while somebody writes.
+    func renewIfAsked() throws {
+        if mailbox.takeTriggers(), try !keeper.renewTriggers(CaptureInstaller(link)) { mailbox.askForTriggers() }
+    }
+
     /// Ends the session and begins another where the first was durable.
     func reopen() throws {
         (mailbox, reader, keeper) = try Self.open(path, link, origin, durable, connection)
