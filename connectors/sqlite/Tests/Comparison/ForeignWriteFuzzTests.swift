@@ -12,7 +12,8 @@ import Testing
 struct ForeignWriteFuzzTests {
     /// The schemas of capture's fuzz, and some without a primary key, which only targets may have.
     static let schemas: [FuzzSchema] =
-        CaptureFuzzTests.schemas + [
+        // A watch does not outlive its tables' alteration, and does not make its triggers again in front of newer ones.
+        CaptureFuzzTests.schemas.filter { !$0.isAltered && !$0.isRenewed } + [
             FuzzSchema(
                 name: "no primary key, two unique indexes",
                 sql: "CREATE TABLE t(a INT NOT NULL DEFAULT 1 UNIQUE, b TEXT COLLATE NOCASE, c, UNIQUE(b))",

@@ -19,6 +19,8 @@ struct FuzzSchema: Sendable, CustomTestStringConvertible {
     var extra: [String] = []
     /// Whether capture makes its triggers again after `later`, as a running session does.
     var isRenewed = false
+    /// Whether `later` alters tables.
+    var isAltered = false
 
     var testDescription: String { name }
 }

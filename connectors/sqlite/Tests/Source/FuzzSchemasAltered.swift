@@ -73,6 +73,6 @@ extension FuzzSchema {
                 DROP INDEX k; ALTER TABLE t DROP COLUMN x; ALTER TABLE t DROP COLUMN y;
                 ALTER TABLE before RENAME COLUMN a TO key; ALTER TABLE before RENAME COLUMN c TO cee;
                 ALTER TABLE t RENAME TO other; ALTER TABLE other RENAME TO t;
-                """, isRenewed: isRenewed)
+                """, isRenewed: isRenewed, isAltered: true)
     }
 }
