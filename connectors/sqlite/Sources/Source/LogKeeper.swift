@@ -40,6 +40,8 @@ actor LogKeeper {
     static let pruneRowsUnderLoad = 200
     /// Changes acknowledged and not pruned for which a quiet moment is no longer waited for.
     static let largestBacklog: Int64 = 250_000
+    /// How often a session that ends tries to write without regard to others, after as many tries with it.
+    static let unsparingAttempts = 50
     /// How long a quiet moment is waited for.
     static let longestWait: Duration = .seconds(60)
     /// The least time between two acknowledgements, in milliseconds.
@@ -105,11 +107,12 @@ actor LogKeeper {
         }
         // An application may hold the lock for long. At the end of a session a second is enough: what is not
         // acknowledged now is so the next time.
-        var attemptsAtEnd = 100
+        var attemptsAtEnd = 2 * Self.unsparingAttempts
         while true {
             waitForQuiet(writer, until: deadline)
             let position = request.position
-            if let outcome = try writer.acknowledge(position, portion: portion(deadline), sparing: mayWait(deadline)) {
+            let sparing = mayWait(deadline) && attemptsAtEnd > Self.unsparingAttempts
+            if let outcome = try writer.acknowledge(position, portion: portion(deadline), sparing: sparing) {
                 written = position
                 mailbox.state.withLock { $0.confirmed = outcome.acknowledgements }
                 if let leap = outcome.leap, writer.syncLog() { mailbox.state.withLock { $0.safeLeap = leap } }

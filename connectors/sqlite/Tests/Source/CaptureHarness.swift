@@ -81,6 +81,10 @@ final class CaptureHarness: @unchecked Sendable {
     /// Ends the session and begins another where the first was durable.
     func reopen(durable position: Position? = nil) async throws {
         await session.close()
+        if let position {
+            durable = position
+            mirror.resume(at: position.commit)
+        }
         session = try await source.openCapture(link, origin: origin, durable: position ?? durable, workspace: workspace)
     }
 

@@ -26,6 +26,9 @@ struct Mirror {
     private(set) var lastEnd: UInt64 = 0
     private(set) var lastCommitPosition: UInt64 = 0
 
+    /// What stands behind a position comes again.
+    mutating func resume(at position: UInt64) { lastEnd = min(lastEnd, position) }
+
     mutating func apply(_ bytes: UnsafeRawBufferPointer) throws {
         var reader = Reader(bytes: Array(bytes))
         while reader.offset < reader.bytes.count {
