@@ -99,6 +99,8 @@ final class CaptureHarness: @unchecked Sendable {
         return try await snapshot.openTable(schema, mapping: mapping, format: .rows)
     }
 
+    func forget(_ table: String) { mirror.forget(table: table) }
+
     /// Puts copied rows into the mirror.
     func mirrorLoad(_ table: String, _ columns: [Relation.Column], _ chunk: RecordBuffer) throws {
         let number = UInt32((link.mappings.firstIndex { $0.source.name == table } ?? 0) + 1)

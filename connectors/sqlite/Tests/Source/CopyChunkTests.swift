@@ -22,6 +22,7 @@ enum CopyShape: String, CaseIterable, Sendable {
     }
 
     var hasRowid: Bool { self != .withoutRowid }
+    var hasHiddenRowid: Bool { [.textKey, .noCase, .composite].contains(self) }
 
     func key(_ number: Int) -> String {
         switch self {
@@ -105,8 +106,9 @@ struct CopyChunkTests {
         var random = SeededGenerator(seed: seed)
         let harness = try await CaptureHarness(shape.schema, tables: ["t"], journalMode: mode)
         let snapshot = try await harness.source.openSnapshot(harness.link)
-        let reader = try await harness.openTable("t", of: snapshot)
-        let state = try harness.database.images("t", ["a", "b", "c"])
+        var reader = try await harness.openTable("t", of: snapshot)
+        var state = try harness.database.images("t", ["a", "b", "c"])
+        var mayLosePlace = shape.hasHiddenRowid
         func key(_ random: inout SeededGenerator) -> String {
             let text = shape.key(1 + Int(random.below(1_300)))
             // The same key in another case, where that is the same.
@@ -117,7 +119,20 @@ struct CopyChunkTests {
         var statements: [String] = []
         while true {
             chunk.removeAll()
-            let rows = try await reader.read(into: chunk, limit: 4_000)
+            let rows: Int
+            do {
+                rows = try await reader.read(into: chunk, limit: 4_000)
+            } catch {
+                guard error.code == .serverBusy, mayLosePlace else { throw error }
+                // The row that was read last changed, and the schema as well: the copy begins again, as a link would do it.
+                mayLosePlace = false
+                await reader.close()
+                reader = try await harness.openTable("t", of: snapshot)
+                state = try harness.database.images("t", ["a", "b", "c"])
+                harness.forget("t")
+                copied = 0
+                continue
+            }
             if rows == 0 { break }
             copied += rows
             try harness.mirrorLoad("t", reader.columns, chunk)
@@ -137,8 +152,9 @@ struct CopyChunkTests {
                 statements.append(statement)
                 try harness.database.run(statement)
             }
-            if random.below(12) == 0 { try harness.database.run("VACUUM") }
-            if random.below(12) == 0 { try harness.database.run("CREATE TABLE other\(statements.count)_\(copied)(x)") }
+            let mayChangeSchema = mayLosePlace || !shape.hasHiddenRowid
+            if mayChangeSchema, random.below(12) == 0 { try harness.database.run("VACUUM") }
+            if mayChangeSchema, random.below(12) == 0 { try harness.database.run("CREATE TABLE other\(statements.count)_\(copied)(x)") }
         }
         await reader.close()
         let loaded = Array((harness.mirror.table(named: "t")?.rows ?? [:]).values)

@@ -26,6 +26,9 @@ struct Mirror {
     private(set) var lastEnd: UInt64 = 0
     private(set) var lastCommitPosition: UInt64 = 0
 
+    /// A table is copied again.
+    mutating func forget(table name: String) { tables = tables.filter { $0.value.name != name } }
+
     /// What stands behind a position comes again.
     mutating func resume(at position: UInt64) { lastEnd = min(lastEnd, position) }
 
