@@ -35,8 +35,8 @@ package protocol SourceConnector: Connector {
     ///     `captureBroken`. It never starts over by itself.
     ///   - durable: everything before it is in the journal already and is not delivered again. Never earlier than
     ///     what the source was told; if the source says it was told more, that is `slotForeign`: changes are lost.
-    ///   - workspace: where the session may put what it cannot deliver yet; nil: nowhere. A source that needs none
-    ///     ignores it.
+    ///   - workspace: where the session may put what it cannot deliver yet, and what it knows the source by; nil:
+    ///     nowhere. A source that needs none ignores it.
     func openCapture(
         _ link: LinkDescription, origin: CaptureOrigin, durable: Position, workspace: CaptureWorkspace?
     ) async throws(BridgeError) -> any CaptureSession
@@ -98,8 +98,9 @@ package struct SourceRetention: Hashable, Sendable {
 
 /// A folder for what a capture session holds back until it may be delivered, such as transactions that are still running.
 ///
-/// One session at a time has it. What is in it is worth nothing once the session has ended, in whatever way: the source
-/// sends it again, and the next session removes what it finds.
+/// One session at a time has it. No change is lost with what is in it once the session has ended, in whatever way: the
+/// source sends it again, and the next session removes what it finds. A source may also keep there what it knows itself by;
+/// without that, it finds fewer faults.
 package struct CaptureWorkspace: Hashable, Sendable {
     /// Made if it does not exist.
     package var directory: String

@@ -13,8 +13,10 @@ import Musl
 struct LockHolders {
     let path: String
 
-    /// Bytes that SQLite locks: of the WAL's index, its writer; of the file, its writer (two bytes), then its readers.
+    /// Bytes that SQLite locks: of the WAL's index, its writer and its readers; of the file, its writer (two bytes), then its
+    /// readers.
     private static let walWriter: ClosedRange<UInt64> = 120...120
+    private static let walReaders: ClosedRange<UInt64> = 123...127
     private static let fileWriter: ClosedRange<UInt64> = 0x4000_0000...0x4000_0001
     private static let fileReaders: ClosedRange<UInt64> = 0x4000_0002...0x4000_01FF
 
@@ -40,6 +42,24 @@ struct LockHolders {
             if found.isEmpty { found = own.filter { $0.process != ours && $0.bytes.overlaps(Self.fileReaders) } }
         }
         return Set(found.map(\.process)).sorted().map { "\(Self.name(of: $0)) (\($0))" }
+    }
+
+    /// Whether another process has a read or a write transaction.
+    func isUsedByOthers(isWriteAhead: Bool) -> Bool {
+        let file = Self.identity(path + (isWriteAhead ? "-shm" : ""))
+        let ours = getpid()
+        return Self.readLocks().contains { lock in
+            guard lock.file == file, lock.process != ours else { return false }
+            return isWriteAhead
+                ? lock.bytes.overlaps(Self.walReaders) || lock.bytes.overlaps(Self.walWriter)
+                : lock.bytes.overlaps(Self.fileReaders) || lock.bytes.overlaps(Self.fileWriter)
+        }
+    }
+
+    /// Waits until no other process has a transaction, but no longer than `patience`. Blocks the thread.
+    func waitUntilUnused(isWriteAhead: Bool, patience: Duration) {
+        let deadline = ContinuousClock.now + patience
+        while isUsedByOthers(isWriteAhead: isWriteAhead), ContinuousClock.now < deadline { usleep(5_000) }
     }
 
     /// `major:minor:inode` in the spelling of `/proc/locks`.

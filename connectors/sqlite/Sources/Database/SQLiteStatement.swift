@@ -18,6 +18,8 @@ package final class SQLiteStatement {
     /// For calls that this class has no method for.
     package let handle: OpaquePointer
     private let path: String
+    /// Whether the database keeps text in UTF-16; nil until the first text is read.
+    private var isWide: Bool?
 
     fileprivate init(handle: OpaquePointer, path: String) {
         self.handle = handle
@@ -188,9 +190,48 @@ package final class SQLiteStatement {
         case .integer: buffer.appendCell(integer: integer(column))
         case .real: buffer.appendCell(real: real(column))
         case .null: buffer.appendCell(.null)
-        case .text: buffer.appendCell(.string, try wholeBytes(column))
+        case .text:
+            try checkText(column)
+            buffer.appendCell(.string, try wholeBytes(column))
         case .blob: buffer.appendCell(.blob, try wholeBytes(column))
         }
+    }
+
+    /// Refuses text that UTF-8 has no form for. SQLite would make another text of half a surrogate pair, or lose a byte.
+    @inline(__always)
+    private func checkText(_ column: Int) throws(BridgeError) {
+        if isWide == nil { isWide = readsWideText() }
+        if isWide == true { try checkWideText(column) }
+    }
+
+    private func readsWideText() -> Bool {
+        var question: OpaquePointer?
+        defer { sqlite3_finalize(question) }
+        guard sqlite3_prepare_v2(sqlite3_db_handle(handle), "PRAGMA encoding", -1, &question, nil) == SQLITE_OK,
+            sqlite3_step(question) == SQLITE_ROW, let name = sqlite3_column_text(question, 0)
+        else { return false }
+        return String(cString: name) != "UTF-8"
+    }
+
+    private func checkWideText(_ column: Int) throws(BridgeError) {
+        let place = Int32(truncatingIfNeeded: column)
+        // Before anything else has turned the value into another form. The count is of bytes.
+        let text = sqlite3_column_text16(handle, place)
+        let count = Int(sqlite3_column_bytes16(handle, place))
+        let units = UnsafeRawBufferPointer(start: text, count: text == nil ? 0 : count)
+        var isHalf = count % 2 != 0
+        var awaitsLow = false
+        for offset in stride(from: 0, to: units.count - 1, by: 2) where !isHalf {
+            let unit = units.loadUnaligned(fromByteOffset: offset, as: UInt16.self)
+            let isLow = unit & 0xFC00 == 0xDC00
+            isHalf = isLow != awaitsLow
+            awaitsLow = unit & 0xFC00 == 0xD800
+        }
+        guard isHalf || awaitsLow else { return }
+        throw BridgeError(
+            .sourceUnsupported, "a text is not valid UTF-16, so that it has no form that could be kept",
+            context: [.init(.column, columnName(column))],
+            hint: "mend the value in the source, then run the command again")
     }
 
     /// The bytes, or an error where SQLite had no memory for them: it would look like an empty value.

@@ -17,12 +17,17 @@ import Musl
 /// A transaction can stay open for long, since whoever reads it may have to wait for room, and that may come only when the
 /// copy is done. So a copy waits for seconds, no longer, and then takes the beginning of the open transaction for its
 /// position: changes that its rows hold already come again, as states of rows, which does no harm but to take time.
+///
+/// The other way about, a copy has to see every key that the log gets while it runs, so what it has not seen is not pruned.
 final class CaptureGate: Sendable {
     private struct State {
         var isCapturing = false
         /// The begin's sequence of a transaction that is open between reads.
         var openBegin: Int64?
         var waiting = 0
+        /// The newest row of the log that each running copy has seen.
+        var seenByCopies: [Int: Int64] = [:]
+        var nextCopy = 0
     }
 
     /// How long a copy waits for an open transaction to end.
@@ -72,6 +77,42 @@ final class CaptureGate: Sendable {
             usleep(500)
         }
     }
+
+    // MARK: What copies still need of the log
+
+    /// A copy's claim to the part of the log that it has not seen. It ends with the value, if not before.
+    final class CopyHold: Sendable {
+        let gate: CaptureGate
+        private let number: Int
+
+        fileprivate init(_ gate: CaptureGate, _ number: Int) {
+            self.gate = gate
+            self.number = number
+        }
+
+        deinit { end() }
+
+        /// The copy needs nothing that stands before a row any more.
+        func hasSeen(_ row: Int64) {
+            gate.state.withLock { state in
+                if state.seenByCopies[number] != nil { state.seenByCopies[number] = row }
+            }
+        }
+
+        func end() { gate.state.withLock { $0.seenByCopies[number] = nil } }
+    }
+
+    /// Keeps all of the log that is there; for a copy that is about to begin.
+    func holdForCopy() -> CopyHold {
+        state.withLock { state in
+            state.nextCopy += 1
+            state.seenByCopies[state.nextCopy] = 0
+            return CopyHold(self, state.nextCopy)
+        }
+    }
+
+    /// The first row of the log that a copy needs; nil if none is running.
+    var firstRowForCopies: Int64? { state.withLock { $0.seenByCopies.values.min() } }
 
     // MARK: One for each log of the process
 

@@ -100,10 +100,12 @@ struct CaptureInstaller {
 
     private func createTables(_ database: borrowing SQLiteDatabase, keyColumns: Int) throws(BridgeError) {
         let keys = (0..<keyColumns).map { "k\($0)" }.joined(separator: ", ")
-        // No constraint but the sequence itself: the application's OR IGNORE and OR REPLACE would override it.
+        // No constraint but the sequence itself: the application's OR IGNORE and OR REPLACE would override it. A default is
+        // none.
         try database.execute(
             """
-            CREATE TABLE main.\(quoteIdentifier(names.log))(seq INTEGER PRIMARY KEY, tbl, \(keys));
+            CREATE TABLE main.\(quoteIdentifier(names.log))(
+              seq INTEGER PRIMARY KEY, tbl, \(keys), \(CaptureState.mark));
             CREATE TABLE main.\(quoteIdentifier(names.state))\(CaptureState.columns);
             CREATE TABLE main.\(quoteIdentifier(names.tables))(
               number INTEGER, place INTEGER, name TEXT, column_name TEXT, type TEXT, PRIMARY KEY(number, place)

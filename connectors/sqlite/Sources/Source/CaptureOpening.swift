@@ -13,6 +13,9 @@ struct CaptureOpening {
     let origin: CaptureOrigin
     let path: String
 
+    /// How long a session's beginning waits for a moment in which no other process would be disturbed.
+    private static let patience: Duration = .milliseconds(500)
+
     struct Claim {
         let nonce: String
         let session: String
@@ -21,14 +24,23 @@ struct CaptureOpening {
         let acknowledgements: Int64
         /// Where the sequence leapt to, if it did.
         let leap: Int64?
+        /// By which the log is known up to `durable`, and will be.
+        let proofs: DeliveryProofs
+        /// The mark of the row before `durable`.
+        let mark: Int64
     }
 
-    func claim(_ database: borrowing SQLiteDatabase, durable: Position) throws(BridgeError) -> Claim {
+    func claim(
+        _ database: borrowing SQLiteDatabase, durable: Position, workspace: CaptureWorkspace? = nil
+    ) throws(BridgeError) -> Claim {
         let names = CaptureNames(link)
         guard let durable = Int64(exactly: durable.commit), let nonce = origin.identity["epoch"] else {
             throw BridgeError(.sourceReplaced, "the link's origin is not one of an SQLite change log")
         }
-        return try database.transaction(.immediate) { () throws(BridgeError) in
+        let proofs = try DeliveryProofs(directory: workspace?.directory, nonce: nonce)
+        LockHolders(path: path).waitUntilUnused(
+            isWriteAhead: try database.string("PRAGMA main.journal_mode")?.lowercased() == "wal", patience: Self.patience)
+        let claim = try database.transaction(.immediate) { () throws(BridgeError) in
             for name in names.all where try !CaptureState.exists(name, database) {
                 throw BridgeError(
                     .captureBroken, "the change log is not in the source: it was removed, or this is another database",
@@ -58,9 +70,11 @@ struct CaptureOpening {
                 try CaptureInstaller(link).renew(database)
             }
             try checkTables(captured)
-            try checkPlace(state, durable, names, database)
-            return try take(state, durable, names, database)
+            let mark = try checkPlace(state, durable, proofs, names, database)
+            return try take(state, durable, (proofs, mark), names, database)
         }
+        try proofs.begin(durable: durable)
+        return claim
     }
 
     private func checkTables(_ captured: [CapturedTable]) throws(BridgeError) {
@@ -75,9 +89,11 @@ struct CaptureOpening {
     }
 
     /// Whether the log still has everything from `durable` on, and is the log that was read up to there.
+    /// - Returns: the mark of the last row that was read.
     private func checkPlace(
-        _ state: CaptureState, _ durable: Int64, _ names: CaptureNames, _ database: borrowing SQLiteDatabase
-    ) throws(BridgeError) {
+        _ state: CaptureState, _ durable: Int64, _ proofs: DeliveryProofs, _ names: CaptureNames,
+        _ database: borrowing SQLiteDatabase
+    ) throws(BridgeError) -> Int64 {
         guard state.acknowledged <= durable else {
             throw BridgeError(
                 .slotForeign,
@@ -91,14 +107,22 @@ struct CaptureOpening {
                     again under a new migration name
                     """)
         }
-        let row = try database.prepare("SELECT 1 FROM main.\(quoteIdentifier(names.log)) WHERE seq = ?1")
+        let row = try database.prepare(CaptureState.markOfRow(names))
+        // What was acknowledged may have been pruned; behind it every row is there, or the log is not the one that was read.
+        for proof in proofs.proofs(from: state.acknowledged, before: durable) {
+            try row.bind(1, integer: proof.sequence)
+            guard try row.step(), row.integer(0) == proof.mark else { throw CaptureState.rewound(path: path, names: names) }
+            row.reset()
+        }
         try row.bind(1, integer: durable - 1)
         guard try row.step() else { throw CaptureState.rewound(path: path, names: names) }
+        return row.integer(0)
     }
 
     /// Marks the log as read by a new session, and makes the sequence leap.
     private func take(
-        _ state: CaptureState, _ durable: Int64, _ names: CaptureNames, _ database: borrowing SQLiteDatabase
+        _ state: CaptureState, _ durable: Int64, _ known: (proofs: DeliveryProofs, mark: Int64), _ names: CaptureNames,
+        _ database: borrowing SQLiteDatabase
     ) throws(BridgeError) -> Claim {
         let log = quoteIdentifier(names.log)
         let leap = try leapIfNeeded(
@@ -106,7 +130,8 @@ struct CaptureOpening {
             database.prepare("INSERT INTO main.\(log)(seq, tbl) VALUES(?1, \(CaptureState.markerTable))"))
         let claim = Claim(
             nonce: state.nonce, session: CaptureState.randomNonce(), durable: durable,
-            acknowledged: state.acknowledged, acknowledgements: state.acknowledgements + 1, leap: leap)
+            acknowledged: state.acknowledged, acknowledgements: state.acknowledgements + 1, leap: leap,
+            proofs: known.proofs, mark: known.mark)
         let update = try database.prepare("UPDATE main.\(quoteIdentifier(names.state)) SET value = ?2 WHERE key = ?1")
         try update.bind(1, string: "session")
         try update.bind(2, string: claim.session)

@@ -9,7 +9,7 @@ import Musl
 /// What a link's state table holds, and the places of its log. All functions read in the caller's transaction.
 struct CaptureState {
     /// The layout of log, state and triggers that this code writes.
-    static let format: Int64 = 1
+    static let format: Int64 = 2
 
     /// How the state table is made, behind its name.
     static let columns = "(key TEXT PRIMARY KEY, value) WITHOUT ROWID"
@@ -25,6 +25,14 @@ struct CaptureState {
         "SELECT seq, \(isDelivered) FROM main.\(quoteIdentifier(names.log)) ORDER BY seq DESC LIMIT 1"
     }
 
+    /// A column of the log with 48 random bits in each row, by which it is told from another row at the same place.
+    static let mark = "mark DEFAULT (random() >> 16)"
+
+    /// Asks for the mark of the row at a place.
+    static func markOfRow(_ names: CaptureNames) -> String {
+        "SELECT mark FROM main.\(quoteIdentifier(names.log)) WHERE seq = ?1"
+    }
+
     /// The sequence of the row that a new log begins with.
     static let firstSequence: Int64 = 1
 
@@ -33,7 +41,8 @@ struct CaptureState {
     /// A file restored from a backup goes on from a lower sequence, and would with time pass the place up to which its
     /// changes have been taken, unseen. So the sequence leaps, and the place up to which changes have been taken is, as soon
     /// as the source is idle for a moment, the row that a leap ends in. A file that lacks the leap would need a billion
-    /// changes to come there, and so lacks that row: this is noticed.
+    /// changes to come there, and so lacks that row: this is noticed. What has been delivered since the last leap is known
+    /// by its marks: see ``DeliveryProofs``.
     static let leap: Int64 = 1 << 30
 
     var format: Int64

@@ -50,11 +50,13 @@ final class ChangeWatch {
     private var logWatch: Int32 = -1
     private let wake: WakeFlag
 
-    /// - Parameter path: with symbolic links resolved, as SQLite names its files.
-    init(path: String, wake: WakeFlag) {
+    /// - Parameters:
+    ///   - path: with symbolic links resolved, as SQLite names its files.
+    ///   - notifies: false to go without inotify, as where it cannot be had.
+    init(path: String, wake: WakeFlag, notifies: Bool = true) {
         self.path = path
         self.wake = wake
-        descriptor = inotify_init1(Int32(IN_NONBLOCK | IN_CLOEXEC))
+        descriptor = notifies ? inotify_init1(Int32(IN_NONBLOCK | IN_CLOEXEC)) : -1
         guard descriptor >= 0 else { return }
         inotify_add_watch(descriptor, path, UInt32(IN_MODIFY))
         let folder = path.lastIndex(of: "/").map { String(path[..<$0]) } ?? "."

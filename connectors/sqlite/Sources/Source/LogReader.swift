@@ -45,12 +45,14 @@ final class LogReader {
     private let session: String
     private let gate: CaptureGate
     private let mailbox: KeeperMailbox
+    private let proofs: DeliveryProofs?
 
     private let dataVersion: SQLiteStatement
     private let schemaVersion: SQLiteStatement
     private var stateCheck: SQLiteStatement?
     private var newestChange: SQLiteStatement?
     private var logRows: SQLiteStatement?
+    private var markOfRow: SQLiteStatement?
     /// By table number; numbers count from 1.
     private var fetches: [TableFetch?] = []
     private var knownSchema: Int64 = -1
@@ -58,6 +60,8 @@ final class LogReader {
 
     /// The last log row that was looked at.
     private var scanned: Int64
+    /// Its mark; nil as long as none is known.
+    private var mark: Int64?
     /// The newest change that a closed transaction covers, or the end of a leap behind it.
     private var delivered: Int64
     /// The end of the newest leap that the keeper had told of at the last read.
@@ -74,15 +78,19 @@ final class LogReader {
     /// - Parameters:
     ///   - durable: the first sequence that is to be delivered.
     ///   - mailbox: what the keeper says of its writes.
+    ///   - proofs: where to keep what the log is known by.
+    ///   - mark: that of the row before `durable`.
     init(
         path: String, link: LinkDescription, nonce: String, session: String, durable: Int64,
-        mailbox: KeeperMailbox
+        mailbox: KeeperMailbox, proofs: DeliveryProofs? = nil, mark: Int64? = nil
     ) throws(BridgeError) {
         self.path = path
         self.link = link
         self.nonce = nonce
         self.session = session
         self.mailbox = mailbox
+        self.proofs = proofs
+        self.mark = mark
         names = CaptureNames(link)
         installer = CaptureInstaller(link)
         gate = CaptureGate.shared(path: path, names: names)
@@ -143,22 +151,42 @@ final class LogReader {
             }
         }
         let before = delivered
+        let state = (scanned, delivered, mark, open)
         let start = buffer.count
         try connection.database.execute("BEGIN DEFERRED")
         do throws(BridgeError) {
             try readSnapshot(into: buffer, limit: limit, progress: &progress)
+            if scanned != state.0 { mark = try markOfRow(at: scanned) }
+            try prove(from: before)
             logRows?.reset()
             try connection.database.execute("COMMIT")
         } catch {
             logRows?.reset()
             connection.database.rollback()
             buffer.truncate(to: start)
+            (scanned, delivered, mark, open) = state
             for fetch in announcedNow { fetch.isAnnounced = false }
             throw error
         }
         progress.frontier = frontier
         progress.isInsideTransaction = open != nil
         return buffer.count > start || delivered > before
+    }
+
+    private func markOfRow(at sequence: Int64) throws(BridgeError) -> Int64? {
+        guard let markOfRow else { return nil }
+        try markOfRow.bind(1, integer: sequence)
+        defer { markOfRow.reset() }
+        return try markOfRow.step() ? markOfRow.integer(0) : nil
+    }
+
+    /// Keeps what the log is known by up to what is delivered now.
+    private func prove(from before: Int64) throws(BridgeError) {
+        guard delivered > before, let proofs, let mark = try delivered == scanned ? mark : markOfRow(at: delivered) else {
+            return
+        }
+        try proofs.add(
+            DeliveryProof(sequence: delivered, mark: mark), acknowledged: mailbox.state.withLock { $0.requested })
     }
 
     private func readSnapshot(
@@ -238,7 +266,11 @@ final class LogReader {
             guard number > 0, number < Int64(fetches.count), let fetch = fetches[Int(number)] else {
                 throw BridgeError(.captureBroken, "the change log names a table that the link does not have")
             }
-            guard let key = try keys.insert(table: number, log, column: 2, count: fetch.keyCount) else { continue }
+            let inserted: UnsafeRawBufferPointer?
+            do throws(BridgeError) {
+                inserted = try keys.insert(table: number, log, column: 2, count: fetch.keyCount)
+            } catch { throw fetch.naming(error, isKey: true) }
+            guard let key = inserted else { continue }
             if !fetch.isAnnounced {
                 front.appendRelation(fetch.relation)
                 fetch.isAnnounced = true
@@ -314,12 +346,13 @@ final class LogReader {
         logRows = try connection.database.prepare(
             "SELECT seq, tbl, \(keyList) FROM main.\(log) WHERE seq > ?1 ORDER BY seq")
         newestChange = try connection.database.prepare(CaptureState.newestChange(names))
+        markOfRow = try connection.database.prepare(CaptureState.markOfRow(names))
         stateCheck = try connection.database.prepare(
             """
             SELECT (SELECT value FROM main.\(state) WHERE key = 'nonce'),
                    (SELECT value FROM main.\(state) WHERE key = 'session'),
                    (SELECT value FROM main.\(state) WHERE key = 'acknowledgements'),
-                   (SELECT count(*) FROM main.\(log) WHERE seq = ?1)
+                   (SELECT mark FROM main.\(log) WHERE seq = ?1)
             """)
     }
 
@@ -334,12 +367,18 @@ final class LogReader {
         defer { stateCheck.reset() }
         guard try stateCheck.step() else { return }
         guard stateCheck.string(0) == nonce else { throw replaced("it has another change log than the link began with") }
-        guard stateCheck.integer(2) >= knownAcknowledgements, stateCheck.integer(3) == 1 else { throw rewound() }
+        guard stateCheck.integer(2) >= knownAcknowledgements, isKnown(stateCheck, 3) else { throw rewound() }
         guard stateCheck.string(1) == session else {
             throw BridgeError(
                 .slotForeign, "another process has begun to read this change log", context: [.init(.slot, names.log)],
                 hint: "stop the other process, then run the command again")
         }
+    }
+
+    /// Whether the row that was looked at last is there, and is the same.
+    private func isKnown(_ row: SQLiteStatement, _ column: Int) -> Bool {
+        guard row.storageClass(column) == .integer else { return false }
+        return mark.map { $0 == row.integer(column) } ?? true
     }
 
     private func replaced(_ how: String) -> BridgeError {

@@ -1,4 +1,5 @@
 package import BridgeCore
+import Synchronization
 
 #if canImport(Glibc)
 import Glibc
@@ -16,30 +17,35 @@ package actor SQLiteCaptureSession: CaptureSession {
 
     private let path: String
     private let link: LinkDescription
-    private let nonce: String
-    private let session: String
-    private let durable: Int64
+    private let claim: CaptureOpening.Claim
+    private let waking: Waking
     private nonisolated let mailbox: KeeperMailbox
     private nonisolated let wake = WakeFlag()
     private let keeper: Task<Void, Never>
     private var reader: LogReader?
     private var watch: ChangeWatch?
     private var isClosed = false
+    /// How often a read began to sleep: a test that wakes one waits for that.
+    nonisolated let waits = Atomic<Int>(0)
 
-    init(
-        path: String, link: LinkDescription, nonce: String, session: String, durable: Int64, acknowledged: Int64,
-        acknowledgements: Int64, safeLeap: Int64
-    ) {
+    /// By which means a waiting read learns of a commit; all of them, but in tests.
+    struct Waking: Sendable {
+        var notifies = true
+        var polls = true
+    }
+
+    init(path: String, link: LinkDescription, claim: CaptureOpening.Claim, waking: Waking = Waking()) {
         executor = ThreadExecutor(name: "sqlite-capture")
         self.path = path
         self.link = link
-        self.nonce = nonce
-        self.session = session
-        self.durable = durable
-        let mailbox = KeeperMailbox(requested: acknowledged, confirmed: acknowledgements, safeLeap: safeLeap)
+        self.claim = claim
+        self.waking = waking
+        let mailbox = KeeperMailbox(
+            requested: claim.acknowledged, confirmed: claim.acknowledgements, safeLeap: claim.leap ?? 0)
         self.mailbox = mailbox
         let keeper = LogKeeper(
-            path: path, link: link, session: session, mailbox: mailbox, acknowledged: acknowledged)
+            path: path, link: link, session: claim.session, mailbox: mailbox, acknowledged: claim.acknowledged,
+            proofs: claim.proofs)
         self.keeper = Task { await keeper.run() }
     }
 
@@ -54,7 +60,7 @@ package actor SQLiteCaptureSession: CaptureSession {
         let deadline = ContinuousClock.now + patience
         while true {
             if let failure = mailbox.state.withLock({ $0.failure }) { throw failure }
-            var progress = reader?.emptyProgress ?? CaptureProgress(frontier: Position(commit: UInt64(clamping: durable)))
+            var progress = reader?.emptyProgress ?? CaptureProgress(frontier: Position(commit: UInt64(clamping: claim.durable)))
             do throws(BridgeError) {
                 let reader = try openReader()
                 // Asked before the log, so that what is committed in between is seen as new afterwards.
@@ -77,10 +83,10 @@ package actor SQLiteCaptureSession: CaptureSession {
         guard !isClosed else { throw BridgeError(.interrupted, "the capture session is closed") }
         if let reader { return reader }
         let reader = try LogReader(
-            path: path, link: link, nonce: nonce, session: session, durable: durable,
-            mailbox: mailbox)
+            path: path, link: link, nonce: claim.nonce, session: claim.session, durable: claim.durable,
+            mailbox: mailbox, proofs: claim.proofs, mark: claim.mark)
         self.reader = reader
-        watch = ChangeWatch(path: path, wake: wake)
+        watch = ChangeWatch(path: path, wake: wake, notifies: waking.notifies)
         return reader
     }
 
@@ -90,7 +96,9 @@ package actor SQLiteCaptureSession: CaptureSession {
             let left = deadline - .now
             guard left > .zero, let watch else { return false }
             let milliseconds = left.components.seconds * 1_000 + left.components.attoseconds / 1_000_000_000_000_000
-            switch watch.wait(milliseconds: Int32(clamping: min(Self.longestWait, max(1, milliseconds)))) {
+            waits.add(1, ordering: .relaxed)
+            let longest = waking.polls ? Self.longestWait : .max
+            switch watch.wait(milliseconds: Int32(clamping: min(longest, max(1, milliseconds)))) {
             case .raised:
                 _ = wake.take()
                 return false
@@ -101,7 +109,7 @@ package actor SQLiteCaptureSession: CaptureSession {
                     if try reader.somethingWasCommitted() { return true }
                 }
             case .nothing:
-                if try reader.somethingWasCommitted() { return true }
+                if waking.polls, try reader.somethingWasCommitted() { return true }
             }
             if mailbox.state.withLock({ $0.failure != nil || $0.safeLeap > reader.seenLeap }) { return true }
         }

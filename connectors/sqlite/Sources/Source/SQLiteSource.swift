@@ -158,11 +158,8 @@ package actor SQLiteSource: SourceConnector {
     ) async throws(BridgeError) -> any CaptureSession {
         let connection = try open()
         let opening = CaptureOpening(link: link, origin: origin, path: resolvedPath)
-        let session = try opening.claim(connection.database, durable: durable)
-        return SQLiteCaptureSession(
-            path: resolvedPath, link: link, nonce: session.nonce, session: session.session,
-            durable: session.durable, acknowledged: session.acknowledged, acknowledgements: session.acknowledgements,
-            safeLeap: session.leap ?? 0)
+        let claim = try opening.claim(connection.database, durable: durable, workspace: workspace)
+        return SQLiteCaptureSession(path: resolvedPath, link: link, claim: claim)
     }
 
     package func currentPosition(_ link: LinkDescription) async throws(BridgeError) -> Position {
@@ -201,13 +198,13 @@ package actor SQLiteSource: SourceConnector {
     /// Bytes that one entry of the log takes, from its newest thousand.
     private func averageEntry(_ names: CaptureNames, _ connection: SQLiteConnection) throws(BridgeError) -> Int64 {
         let columns = try connection.database.integer(
-            "SELECT count(*) FROM pragma_table_info(\(quoteLiteral(names.log)))") ?? 3
-        let lengths = (0..<max(1, columns - 2)).map { "coalesce(length(k\($0)), 0)" }.joined(separator: " + ")
-        // Sequence, table number and the row's share of its page: some sixteen bytes.
+            "SELECT count(*) FROM pragma_table_info(\(quoteLiteral(names.log)))") ?? 4
+        let lengths = (0..<max(1, columns - 3)).map { "coalesce(length(k\($0)), 0)" }.joined(separator: " + ")
+        // Sequence, table number, mark and the row's share of its page: some twenty-two bytes.
         return try connection.database.integer(
             """
-            SELECT 16 + coalesce(avg(\(lengths)), 0)
+            SELECT 22 + coalesce(avg(\(lengths)), 0)
             FROM (SELECT * FROM main.\(quoteIdentifier(names.log)) ORDER BY seq DESC LIMIT 1000)
-            """) ?? 16
+            """) ?? 22
     }
 }

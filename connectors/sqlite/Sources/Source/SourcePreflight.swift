@@ -112,18 +112,26 @@ struct SourcePreflight {
                     why: "a key that both sides gave out would overwrite, or delete, a row that 'where' leaves out",
                     mend: ["migrate the whole table: a new migration without 'where:' for \(name)"], table: name))
         }
+        // What would be asked by such a collation cannot be asked at all.
+        let collations = collationFindings(table, name)
+        guard collations.isEmpty else { return findings + collations }
         try findings += keyFindings(table, name, database)
         try findings += definitionFindings(table, mapping, database)
-        if table.indexes.contains(where: { $0.isUnique && $0.origin != .primaryKey }),
-            try database.string("PRAGMA main.journal_mode")?.lowercased() != "wal"
-        {
-            findings.append(
-                Finding(
-                    .warning, .serverSettings, what: "\(name) has a second unique index and the journal mode is not WAL",
-                    why: "the table is copied in one read transaction, and writers wait for it",
-                    mend: ["PRAGMA journal_mode=WAL"], table: name))
-        }
         return findings
+    }
+
+    /// A collation that the application registers is unknown here: rows could not be found by their key.
+    private func collationFindings(_ table: SQLiteTable, _ name: TableName) -> [Finding] {
+        let known: Set<String> = ["BINARY", "NOCASE", "RTRIM"]
+        let unique = table.indexes.filter(\.isUnique).flatMap { $0.parts.map(\.collation) }
+        let key = table.key.map { table.columns[$0].collation }
+        return Set((unique + key).map { $0.uppercased() }).subtracting(known).sorted().map { collation in
+            Finding(
+                .blocking, .sourceUnsupported,
+                what: "the key or a unique index of \(name) uses the collation \(collation), which only the application knows",
+                why: "rows could not be found by it, nor could what REPLACE removes",
+                mend: ["use BINARY, NOCASE or RTRIM in \(name), or leave it out of the migration"], table: name)
+        }
     }
 
     private func keyFindings(
@@ -149,6 +157,18 @@ struct SourcePreflight {
             _ = try CaptureTriggers(table: table, number: 1, names: CaptureNames(link)).make()
             let columns = try TravelingColumns(table, types: [:], mapping: mapping)
             if let filter = mapping.rowFilter { try RowFilter(table, filter).check(columns.from, database) }
+            guard CopiedTable(table, columns, filter: nil).order == nil else { return [] }
+            return [
+                Finding(
+                    .warning, .serverSettings, what: "\(mapping.source) cannot be read in pieces",
+                    why: """
+                        it is copied in one read transaction: the WAL cannot be checkpointed for as long, and in another \
+                        journal mode writers wait for it
+                        """,
+                    mend: [
+                        "rename a column that is called rowid, _rowid_ or oid, or give all columns of the key one direction"
+                    ], table: mapping.source)
+            ]
         } catch {
             return [
                 Finding(
@@ -156,6 +176,5 @@ struct SourcePreflight {
                     mend: [error.hint], table: mapping.source)
             ]
         }
-        return []
     }
 }

@@ -70,7 +70,9 @@ final class TableFetch {
         guard try select.step() else { return .absent }
         let start = buffer.beginRow(.upsert, relation: relation.id)
         buffer.beginRowImage(columns: columnCount)
-        for place in 0..<columnCount { try select.appendCell(place, to: buffer) }
+        do throws(BridgeError) {
+            for place in 0..<columnCount { try select.appendCell(place, to: buffer) }
+        } catch { throw naming(error, isKey: false) }
         guard buffer.count - start <= Int(UInt32.max) else {
             throw BridgeError(.valueDoesNotFit, "a row is larger than 4 GB", context: [.init(.table, tableName)])
         }
@@ -95,6 +97,21 @@ final class TableFetch {
             .sourceUnsupported, "a row has NULL in its primary key, so it cannot be told from others",
             context: [.init(.table, tableName)],
             hint: "give the row a key or delete it, then run the command again; declare the key NOT NULL")
+    }
+
+    /// An error in reading a value, with the table's name and the column's.
+    /// - Parameter isKey: it was read from the log, whose columns have names of their own.
+    func naming(_ error: BridgeError, isKey: Bool) -> BridgeError {
+        guard isKey else { return error.adding(.table, tableName) }
+        let context = error.context.map { item in
+            guard item.key == .column, let place = keyPlaces.indices.first(where: { item.value == "k\($0)" }) else {
+                return item
+            }
+            return ErrorContext(.column, relation.columns[keyPlaces[place]].name)
+        }
+        return BridgeError(
+            error.code, error.message, context: context + [.init(.table, tableName)], hint: error.specificHint,
+            cause: error.cause)
     }
 
     /// Writes the remove record of a key.

@@ -20,14 +20,21 @@ final class CaptureHarness: @unchecked Sendable {
     var limit = 1 << 20
     private(set) var largestRead = 0
     private(set) var reads = 0
+    /// Where its sessions keep what outlasts them.
+    let workspace: CaptureWorkspace?
 
-    init(_ sql: String, tables: [String], journalMode: String = "WAL", encoding: String = "UTF-8", link: LinkDescription? = nil) async throws {
+    init(
+        _ sql: String, tables: [String], journalMode: String = "WAL", encoding: String = "UTF-8",
+        link: LinkDescription? = nil, hasWorkspace: Bool = false
+    ) async throws {
         database = try TestDatabase(sql, journalMode: journalMode, encoding: encoding)
+        workspace = hasWorkspace ? CaptureWorkspace(directory: database.folder + "/bridge/capture") : nil
         source = SQLiteSource(path: database.path)
         self.link = link ?? forwardLink(tables)
         origin = try await source.prepareCapture(self.link, replacingLeftovers: false)
         durable = origin.position
-        session = try await source.openCapture(self.link, origin: origin, durable: origin.position)
+        session = try await source.openCapture(
+            self.link, origin: origin, durable: origin.position, workspace: workspace)
     }
 
     @discardableResult
@@ -74,8 +81,12 @@ final class CaptureHarness: @unchecked Sendable {
     /// Ends the session and begins another where the first was durable.
     func reopen(durable position: Position? = nil) async throws {
         await session.close()
+        if let position {
+            durable = position
+            mirror.resume(at: position.commit)
+        }
         mirror.endSession()
-        session = try await source.openCapture(link, origin: origin, durable: position ?? durable)
+        session = try await source.openCapture(link, origin: origin, durable: position ?? durable, workspace: workspace)
     }
 
     func close() async {
@@ -89,6 +100,15 @@ final class CaptureHarness: @unchecked Sendable {
         return try await snapshot.openTable(schema, mapping: mapping, format: .rows)
     }
 
+    func forget(_ table: String) { mirror.forget(table: table) }
+
+    /// Puts copied rows into the mirror.
+    func mirrorLoad(_ table: String, _ columns: [Relation.Column], _ chunk: RecordBuffer) throws {
+        let number = UInt32((link.mappings.firstIndex { $0.source.name == table } ?? 0) + 1)
+        try mirror.load(
+            id: number, name: table, columns: columns.map(\.name), keyFlags: columns.map(\.isKey), chunk.bytes)
+    }
+
     /// Reads a table to its end into the mirror.
     func load(_ table: String, from reader: any CopyReader, betweenChunks: () throws -> Void = {}) async throws -> Position {
         let chunk = RecordBuffer()
@@ -96,9 +116,7 @@ final class CaptureHarness: @unchecked Sendable {
             chunk.removeAll()
             let rows = try await reader.read(into: chunk, limit: 2_000)
             if rows == 0 { break }
-            let number = UInt32((link.mappings.firstIndex { $0.source.name == table } ?? 0) + 1)
-            try mirror.load(
-                id: number, name: table, columns: reader.columns.map(\.name), keyFlags: reader.columns.map(\.isKey), chunk.bytes)
+            try mirrorLoad(table, reader.columns, chunk)
             try betweenChunks()
         }
         await reader.close()

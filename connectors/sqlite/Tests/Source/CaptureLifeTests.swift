@@ -266,7 +266,7 @@ struct CaptureLifeTests {
             codes == [
                 "- server_settings warning", "- slot_foreign blocking", "nokey table_without_key blocking",
                 "v source_unsupported blocking", "nulls source_unsupported blocking", "w source_unsupported blocking",
-                "auto source_unsupported blocking", "auto server_settings warning", "missing table_missing blocking", "taken configuration_invalid blocking",
+                "auto source_unsupported blocking", "missing table_missing blocking", "taken configuration_invalid blocking",
                 "GOOD configuration_invalid blocking",
             ])
         #expect(findings.allSatisfy { !$0.mend.isEmpty })

@@ -49,20 +49,20 @@ final class FuzzCapture {
     /// happens while somebody writes.
     func acknowledge() throws {
         let position = Int64(durable.commit)
-        guard let outcome = try keeper.acknowledge(position) else { return }
+        guard let outcome = try keeper.acknowledge(position, portion: LogKeeper.pruneRows, sparing: false) else { return }
         mailbox.state.withLock {
             $0.confirmed = outcome.acknowledgements
             $0.safeLeap = outcome.leap ?? $0.safeLeap
         }
-        while let more = try keeper.prune(position), more > 0 {}
+        while let more = try keeper.prune(position, portion: LogKeeper.pruneRows, sparing: false), more > 0 {}
     }
 
     /// Makes triggers again that the schema's changes left behind.
-    func renew() throws { _ = try keeper.renewTriggers(CaptureInstaller(link)) }
+    func renew() throws { _ = try keeper.renewTriggers(CaptureInstaller(link), sparing: false) }
 
     /// The same if the reader found some, as the keeper does. Nothing happens while somebody writes.
     func renewIfAsked() throws {
-        if mailbox.takeTriggers(), try !keeper.renewTriggers(CaptureInstaller(link)) { mailbox.askForTriggers() }
+        if mailbox.takeTriggers(), try !keeper.renewTriggers(CaptureInstaller(link), sparing: false) { mailbox.askForTriggers() }
     }
 
     /// Ends the session and begins another where the first was durable.

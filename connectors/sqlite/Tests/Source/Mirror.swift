@@ -41,6 +41,12 @@ struct Mirror {
         announced = []
     }
 
+    /// A table is copied again.
+    mutating func forget(table name: String) { tables = tables.filter { $0.value.name != name } }
+
+    /// What stands behind a position comes again.
+    mutating func resume(at position: UInt64) { lastEnd = min(lastEnd, position) }
+
     mutating func apply(_ bytes: UnsafeRawBufferPointer) throws {
         var reader = Reader(bytes: Array(bytes))
         while reader.offset < reader.bytes.count {

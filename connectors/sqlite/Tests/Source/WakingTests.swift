@@ -1,0 +1,68 @@
+import BridgeCore
+import BridgeTestSupport
+import Testing
+
+@testable import BridgeSQLite
+
+@Suite("SQLite capture: each way to learn of a commit serves alone")
+struct WakingTests {
+    private struct Waiting {
+        let database: TestDatabase
+        let session: SQLiteCaptureSession
+        let buffer = RecordBuffer()
+
+        init(_ waking: SQLiteCaptureSession.Waking) throws {
+            database = try TestDatabase("CREATE TABLE t(a INTEGER PRIMARY KEY)")
+            let link = forwardLink(["t"])
+            let connection = try SQLiteConnection(path: database.path, access: .readWrite, busyTimeout: 5_000)
+            let (nonce, position) = try CaptureInstaller(link).install(connection.database, replacingLeftovers: false)
+            let opening = CaptureOpening(
+                link: link, origin: CaptureOrigin(identity: ["epoch": nonce], position: position), path: database.path)
+            session = SQLiteCaptureSession(
+                path: database.path, link: link, claim: try opening.claim(connection.database, durable: position),
+                waking: waking)
+        }
+
+        /// Whether a read that sleeps wakes with a commit that is made then.
+        func wakes(_ key: Int) async throws -> Bool {
+            buffer.removeAll()
+            let before = session.waits.load(ordering: .relaxed)
+            let waiting = Task { [session, buffer] in
+                try await session.read(into: buffer, limit: 1 << 20, patience: .seconds(5))
+            }
+            try await eventually("the read sleeps") { session.waits.load(ordering: .relaxed) > before }
+            try database.run("INSERT INTO t VALUES(\(key))")
+            return try await waiting.value.rows == 1
+        }
+    }
+
+    @Test("S7 notifications wake a waiting read without the poll behind them")
+    func notifications() async throws {
+        let waiting = try Waiting(SQLiteCaptureSession.Waking(notifies: true, polls: false))
+        // A notification may come before its commit can be seen; the poll is there for that.
+        var woken = 0
+        for key in 1...6 where woken < 3 { woken += try await waiting.wakes(key) ? 1 : 0 }
+        #expect(woken == 3)
+        await waiting.session.close()
+    }
+
+    @Test("S7 where there are no notifications the poll wakes a waiting read, each time")
+    func poll() async throws {
+        let waiting = try Waiting(SQLiteCaptureSession.Waking(notifies: false, polls: true))
+        for key in 1...5 { #expect(try await waiting.wakes(key)) }
+        await waiting.session.close()
+    }
+
+    @Test("S7 without either, a waiting read sleeps on")
+    func neither() async throws {
+        let waiting = try Waiting(SQLiteCaptureSession.Waking(notifies: false, polls: false))
+        let sleeping = Task { [session = waiting.session, buffer = waiting.buffer] in
+            try await session.read(into: buffer, limit: 1 << 20, patience: .seconds(3_600))
+        }
+        try await eventually("the read sleeps") { waiting.session.waits.load(ordering: .relaxed) > 0 }
+        try waiting.database.run("INSERT INTO t VALUES(1)")
+        waiting.session.interrupt()
+        #expect(try await sleeping.value.rows == 0)
+        await waiting.session.close()
+    }
+}
