@@ -28,6 +28,8 @@ package struct FuzzSchema: Sendable, CustomStringConvertible {
     package var isRenewed: Bool
     /// Whether `later` alters tables.
     package var isAltered: Bool
+    /// Whether a history may alter the tables. Where a rename would make the rowid reachable, capture stops by name.
+    package var mayBeAltered: Bool
     /// Statements of its own, drawn now and then. They name columns as they were in the beginning.
     package var extra: [String]
     /// The same tables for PostgreSQL, for schemas whose values it can hold.
@@ -35,7 +37,7 @@ package struct FuzzSchema: Sendable, CustomStringConvertible {
 
     package init(
         name: String, sql: String, tables: [Table], later: String = "", isRenewed: Bool = false, isAltered: Bool = false,
-        extra: [String] = [], postgres: String? = nil
+        mayBeAltered: Bool = true, extra: [String] = [], postgres: String? = nil
     ) {
         self.name = name
         self.sql = sql
@@ -43,6 +45,7 @@ package struct FuzzSchema: Sendable, CustomStringConvertible {
         self.later = later
         self.isRenewed = isRenewed
         self.isAltered = isAltered
+        self.mayBeAltered = mayBeAltered && !isAltered
         self.extra = extra
         self.postgres = postgres
     }

@@ -70,7 +70,7 @@ extension FuzzSchema {
                 .init(
                     name: "u", columns: [("a", keys), ("oid", keys), ("rowid", small), ("_rowid_", integers)],
                     conflictTargets: ["(a, oid)", "(_rowid_)", ""], hasRowid: false),
-            ]),
+            ], mayBeAltered: false),
         FuzzSchema(
             name: "five unique indexes, over expressions and partial",
             sql: """

@@ -4,14 +4,15 @@ extension CaptureTriggers {
     // MARK: Rows that REPLACE would remove
 
     /// One SELECT for each unique index: the keys of the rows that stand in the new row's way.
-    func candidateSelections() throws(BridgeError) -> [String] {
+    func candidateSelections(isUpdate: Bool) throws(BridgeError) -> [String] {
         var selections: [String] = []
         for index in table.indexes where index.isUnique {
             if index.origin == .primaryKey, keyIsExact { continue }
-            selections.append(try selection(through: index))
+            selections.append(try selection(through: index, isUpdate: isUpdate))
         }
         if !table.keyIsRowid, let rowid = accessibleRowid {
-            selections.append("\(keyFromTable) WHERE \(tableName).\(rowid) = NEW.\(rowid)")
+            let changes = isUpdate ? "NEW.\(rowid) IS NOT OLD.\(rowid) AND " : ""
+            selections.append("\(keyFromTable) WHERE \(changes)\(tableName).\(rowid) = NEW.\(rowid)")
         }
         return selections
     }
@@ -24,19 +25,35 @@ extension CaptureTriggers {
     /// the triggers must still be readable then. A name that is not found in a query is looked for in the one around it. So
     /// the row in the way, of which there is at most one, is looked up within a query from a row that has all those columns
     /// too, and stands for NEW besides. As long as the columns are there, nothing is taken from it.
-    private func selection(through index: SQLiteTable.Index) throws(BridgeError) -> String {
-        let mayVanish = form == .current && index.origin == .createIndex
+    private func selection(through index: SQLiteTable.Index, isUpdate: Bool) throws(BridgeError) -> String {
+        let mayVanish = index.origin == .createIndex
         let prefix = mayVanish ? "" : tableName + "."
-        var conditions: [String] = []
+        var conditions = isUpdate ? changes(in: index).map { ["(\($0))"] } ?? [] : []
         for part in index.parts { conditions.append(try condition(part, of: index, prefix)) }
         // Whether the new row falls under a partial index is not asked: a row too many does no harm.
         if let predicate = index.predicate { conditions.append("(\(mayVanish ? unqualified(predicate) : predicate))") }
         let condition = conditions.joined(separator: " AND ")
         guard mayVanish else { return "\(keyFromTable) WHERE \(condition)" }
-        let found = identity.columns.map { "(SELECT \($0) FROM \(tableName) WHERE \(condition))" }.joined(separator: ", ")
         let stand = columnsUsed(by: index).map { "NULL AS \(name($0))" }.joined(separator: ", ")
         let row = marked("(SELECT \(stand.isEmpty ? "NULL" : stand))")
-        return "\(keyFromTable) WHERE \(identity.value) = (SELECT \(found) FROM \(row) AS new)"
+        let found = identity.columns.map { column in
+            let look = "(SELECT \(column) FROM \(tableName) WHERE \(condition))"
+            // Around one another: a column that is gone is looked for by its bare name too, and must be found only once.
+            return isUpdate ? "(SELECT \(look) FROM \(row) AS new)" : look
+        }
+        let columns = found.joined(separator: ", ")
+        return "\(keyFromTable) WHERE \(identity.value) = (SELECT \(columns) FROM \(row) AS \(isUpdate ? "old" : "new"))"
+    }
+
+    /// Whether an update gives the row another place in an index; nil if that is not told by columns alone.
+    private func changes(in index: SQLiteTable.Index) -> String? {
+        guard index.predicate == nil else { return nil }
+        var tests: [String] = []
+        for part in index.parts {
+            guard let column = part.column, table.columns[column].kind == .ordinary else { return nil }
+            tests.append("\(effectiveNew(column)) COLLATE BINARY IS NOT OLD.\(name(column))")
+        }
+        return tests.joined(separator: " OR ")
     }
 
     /// What a row is found by again: its rowid, or its key where there is none, or none that can be named.
@@ -98,8 +115,7 @@ extension CaptureTriggers {
         }
         let used = columnsUsed(by: part)
         if let column = part.column {
-            let mayTakeDefaults = (form == .first ? Array(table.columns.indices) : used).contains { takesDefault($0) }
-            guard mayTakeDefaults else {
+            guard used.contains(where: { takesDefault($0) }) else {
                 return "\(prefix)\(name(column)) = NEW.\(name(column)) COLLATE \(collation)"
             }
             let value = marked("(SELECT \(name(column)) FROM \(newRow(used)))")
@@ -113,16 +129,14 @@ extension CaptureTriggers {
     /// The new row as a table, for expressions: the columns that they are computed from. Its first arm, which gives no row,
     /// lends the columns' affinities: an expression may compare a column with a literal.
     private func newRow(_ used: [Int]) -> String {
-        let all = form == .first
-        let alias = all ? " AS \(tableName)" : ""
-        let plain = all ? table.insertableColumns : used.filter { table.columns[$0].kind == .ordinary }
+        let plain = used.filter { table.columns[$0].kind == .ordinary }
         let columns = plain.map { "\(name($0)) AS \(name($0))" }.joined(separator: ", ")
         let values = plain.map { "\(effectiveNew($0)) AS \(name($0))" }.joined(separator: ", ")
-        var row = "(SELECT \(columns) FROM \(tableName) WHERE 0 UNION ALL SELECT \(values))\(alias)"
+        var row = "(SELECT \(columns) FROM \(tableName) WHERE 0 UNION ALL SELECT \(values))"
         if plain.isEmpty { row = "(SELECT NULL)" }
-        for column in generatedInOrder where all || used.contains(column) {
+        for column in generatedInOrder where used.contains(column) {
             let expression = table.columns[column].generatedAs ?? "NULL"
-            row = "(SELECT *, (\(expression)) AS \(name(column)) FROM \(row))\(alias)"
+            row = "(SELECT *, (\(expression)) AS \(name(column)) FROM \(row))"
         }
         return row
     }

@@ -61,18 +61,15 @@ extension CaptureInstaller {
     private func areWhole(
         _ triggers: [ExistingObject], _ table: SQLiteTable, _ entry: CapturedTable
     ) throws(BridgeError) -> Bool {
-        func make(_ form: CaptureTriggers.Form, marks: Bool) throws(BridgeError) -> [CaptureTriggers.Trigger] {
-            try CaptureTriggers(table: table, number: entry.number, names: names, form: form, hasMarks: marks).make()
+        func make(marks: Bool) throws(BridgeError) -> [CaptureTriggers.Trigger] {
+            try CaptureTriggers(table: table, number: entry.number, names: names, hasMarks: marks).make()
         }
-        func stand(_ wanted: [CaptureTriggers.Trigger]) -> Bool {
-            wanted.allSatisfy { trigger in
-                triggers.contains { $0.name == trigger.name && Self.sameStatement($0.sql, trigger.sql) }
-            }
+        let wanted = try make(marks: false)
+        let stands = wanted.allSatisfy { trigger in
+            triggers.contains { $0.name == trigger.name && Self.sameStatement($0.sql, trigger.sql) }
         }
-        let wanted = try make(.current, marks: false)
-        if stand(wanted), triggers.count == wanted.count { return true }
-        if stand(try make(.first, marks: false)) { return false }
-        for trigger in try make(.current, marks: true) {
+        if stands, triggers.count == wanted.count { return true }
+        for trigger in try make(marks: true) {
             guard let found = triggers.first(where: { $0.name == trigger.name }) else {
                 throw broken(entry.name, "a capture trigger is missing, so changes may have gone unseen")
             }

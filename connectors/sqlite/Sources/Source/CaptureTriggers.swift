@@ -12,6 +12,7 @@ import BridgeCore
 /// - AFTER INSERT logs the new key where SQLite may yet choose it: an automatic rowid is -1 before, and a default that
 ///   varies is not there yet. ``TriggerOrder`` keeps this trigger in front of the application's.
 /// - NOT NULL with a DEFAULT is compared by what REPLACE will put there, which it does after BEFORE triggers ran.
+/// - BEFORE UPDATE looks through an index for such rows only if a column of it changes: nobody else can have what the row has.
 /// - No trigger is `UPDATE OF`: `SET rowid` and generated columns do not fire those.
 ///
 /// The application may alter its table at any time, and SQLite refuses what would leave a trigger unreadable. So no trigger
@@ -41,27 +42,18 @@ struct CaptureTriggers {
         let sql: String
     }
 
-    /// How triggers are written. Those of an older form that stand on a table already are made again.
-    enum Form {
-        /// Every new key is logged AFTER INSERT, and a column that an index had cannot be dropped.
-        case first
-        case current
-    }
-
     /// Around what says the same by whatever names, in texts that are made to be compared.
     static let mark: (begin: Character, end: Character) = ("\u{1}", "\u{2}")
 
     let table: SQLiteTable
     let number: Int64
     let names: CaptureNames
-    var form = Form.current
     var hasMarks = false
 
     /// All triggers of the table, in the order in which they are made.
     func make() throws(BridgeError) -> [Trigger] {
         var triggers: [Trigger] = []
-        let candidates = try candidateSelections()
-        var before = candidates.map { "\(insert) \($0);" }
+        var before = try candidateSelections(isUpdate: false).map { "\(insert) \($0);" }
         if isKnownBefore { before.append("\(insert) VALUES(\(number), \(newKey));") }
         if !before.isEmpty { triggers.append(trigger(.beforeInsert, before)) }
         if !isKnownBefore || table.key.contains(where: { defaultMayVary($0) }) {
@@ -69,7 +61,7 @@ struct CaptureTriggers {
         }
         var update = ["\(insert) VALUES(\(number), \(newKey));"]
         update.append("\(insert) SELECT \(number), \(key { "OLD.\($0)" }) WHERE \(oldKeyDiffers);")
-        update += candidates.map { "\(insert) \($0) AND (\(differsFromOldKey));" }
+        update += try candidateSelections(isUpdate: true).map { "\(insert) \($0) AND (\(differsFromOldKey));" }
         triggers.append(trigger(.beforeUpdate, update))
         if table.key.contains(where: { takesDefault($0) && defaultMayVary($0) }) {
             triggers.append(trigger(.afterUpdate, ["\(insert) VALUES(\(number), \(key { "NEW.\($0)" }));"]))
@@ -123,7 +115,7 @@ struct CaptureTriggers {
     }
 
     /// Whether the new key is known before the row is inserted, but for defaults that vary.
-    private var isKnownBefore: Bool { form == .current && !table.keyIsRowid }
+    private var isKnownBefore: Bool { !table.keyIsRowid }
 
     /// Whether a column's default can give another value each time, so that what it will be is not known before.
     private func defaultMayVary(_ column: Int) -> Bool {

@@ -38,7 +38,7 @@ struct CopiedTable {
         } else if table.isWithoutRowid {
             let directions = Set(table.primaryKeyIndex?.parts.prefix(table.key.count).map(\.isDescending) ?? [])
             order = directions.count <= 1 ? .key : nil
-            path = table.key.map { table.collatedKeyColumn($0) }
+            path = table.key.indices.map { table.collatedKeyColumn($0) }
             place = key
         } else {
             let names = Set(table.columns.map { foldCase($0.name) })

@@ -8,7 +8,7 @@ import Testing
 
 /// Tables that a copy reads along different paths.
 enum CopyShape: String, CaseIterable, Sendable {
-    case rowidKey, secondUnique, textKey, noCase, withoutRowid, composite
+    case rowidKey, secondUnique, textKey, noCase, withoutRowid, withoutRowidLast, composite
 
     var definition: String {
         switch self {
@@ -17,17 +17,18 @@ enum CopyShape: String, CaseIterable, Sendable {
         case .textKey: "CREATE TABLE t(a TEXT NOT NULL PRIMARY KEY, b UNIQUE, c)"
         case .noCase: "CREATE TABLE t(a TEXT COLLATE NOCASE NOT NULL PRIMARY KEY, b, c)"
         case .withoutRowid: "CREATE TABLE t(a TEXT PRIMARY KEY, b UNIQUE, c) WITHOUT ROWID"
+        case .withoutRowidLast: "CREATE TABLE t(a, b, c, PRIMARY KEY(c, b)) WITHOUT ROWID"
         case .composite: "CREATE TABLE t(a NOT NULL, b NOT NULL, c, PRIMARY KEY(b, a), UNIQUE(b))"
         }
     }
 
-    var hasRowid: Bool { self != .withoutRowid }
+    var hasRowid: Bool { ![.withoutRowid, .withoutRowidLast].contains(self) }
     var hasHiddenRowid: Bool { [.textKey, .noCase, .composite].contains(self) }
 
     func key(_ number: Int) -> String {
         switch self {
         case .textKey, .noCase, .withoutRowid: "'k\(number)'"
-        case .rowidKey, .secondUnique, .composite: "\(number)"
+        case .rowidKey, .secondUnique, .withoutRowidLast, .composite: "\(number)"
         }
     }
 

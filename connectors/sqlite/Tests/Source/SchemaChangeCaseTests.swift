@@ -227,31 +227,6 @@ struct SchemaChangeCaseTests {
         await harness.close()
     }
 
-    @Test("S4 triggers in the form that earlier versions made are whole, and made again when a session begins", arguments: alterations)
-    func earlierForm(_ alteration: Alteration) async throws {
-        let harness = try await CaptureHarness(alteration.schema, tables: ["t"])
-        await harness.session.close()
-        let names = CaptureNames(harness.link)
-        let connection = try SQLiteConnection(path: harness.database.path, access: .readWrite, busyTimeout: 5_000)
-        let table = try #require(try SQLiteCatalog.table("t", connection.database))
-        let current = try CaptureTriggers(table: table, number: 1, names: names).make()
-        for trigger in current { try harness.database.run("DROP TRIGGER \(trigger.name)") }
-        let first = try CaptureTriggers(table: table, number: 1, names: names, form: .first).make()
-        for trigger in first { try harness.database.run(trigger.sql) }
-        try connection.database.transaction(.immediate) { () throws(BridgeError) in
-            try TriggerOrder.makeWitness(names, on: names.state, connection.database)
-        }
-        #expect(first.map(\.sql) != current.map(\.sql))
-        try harness.database.run(alteration.before)
-        let captured = try CapturedTable.read(names, connection.database)
-        #expect(try CaptureInstaller(harness.link).inspect(captured, connection.database)[1]?.isOutgrown == true)
-        try await harness.reopen()
-        #expect(try CaptureInstaller(harness.link).inspect(captured, connection.database)[1]?.isOutgrown == false)
-        try harness.database.run("\(alteration.alter); \(alteration.after)")
-        #expect(try await harness.difference(["t": alteration.columns]) == nil)
-        await harness.close()
-    }
-
     @Test("S4 triggers made again by bridge do not hide that somebody else had made some again")
     func evidenceStays() async throws {
         let harness = try await CaptureHarness(Self.alterations[0].schema + "CREATE TABLE u(a INTEGER PRIMARY KEY, b); CREATE UNIQUE INDEX j ON u(b)", tables: ["t", "u"])

@@ -57,7 +57,7 @@ struct UnnoticedTests {
         }
     }
 
-    @Test("S9 capture that is removed before anything is written leaves the very same file", arguments: schemas)
+    @Test("S9 capture that is removed before anything is written leaves the very same file", arguments: schemas.filter { !$0.isAltered })
     func removed(_ schema: FuzzSchema) async throws {
         let application = try Application(schema, seed: 7)
         _ = try application.proceed(40)
