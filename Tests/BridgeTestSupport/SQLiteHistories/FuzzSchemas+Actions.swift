@@ -72,6 +72,18 @@ extension FuzzSchema {
                     conflictTargets: ["(a, oid)", "(_rowid_)", ""], hasRowid: false),
             ], mayBeAltered: false),
         FuzzSchema(
+            name: "unique indexes over generated and other columns",
+            sql: """
+                CREATE TABLE t(a TEXT PRIMARY KEY NOT NULL, b TEXT, c INT, d INT, g TEXT AS (upper(b)) VIRTUAL, h INT AS (d % 3) STORED,
+                               UNIQUE(h, c));
+                CREATE UNIQUE INDEX i ON t(g, c) WHERE c > 0;
+                """,
+            tables: [
+                .init(
+                    name: "t", columns: [("a", texts), ("b", ["'a'", "'A'"]), ("c", integers), ("d", ["1", "4", "NULL"])],
+                    conflictTargets: ["(a)", "(h, c)", ""])
+            ]),
+        FuzzSchema(
             name: "five unique indexes, over expressions and partial",
             sql: """
                 CREATE TABLE t(a INTEGER PRIMARY KEY AUTOINCREMENT, b INT, c TEXT, d INT NOT NULL DEFAULT 2, UNIQUE(b, d));

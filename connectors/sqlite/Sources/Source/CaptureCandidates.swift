@@ -115,9 +115,7 @@ extension CaptureTriggers {
         }
         let used = columnsUsed(by: part)
         if let column = part.column {
-            guard used.contains(where: { takesDefault($0) }) else {
-                return "\(prefix)\(name(column)) = NEW.\(name(column)) COLLATE \(collation)"
-            }
+            // NEW has nothing of a generated column before an update, unless all that it is computed from is named too.
             let value = marked("(SELECT \(name(column)) FROM \(newRow(used)))")
             return "\(prefix)\(name(column)) = \(value) COLLATE \(collation)"
         }
