@@ -123,6 +123,8 @@ final class LinkSupervisor: Sendable {
         switch action {
         case .start(let direction, let mayBegin):
             if direction == .reverse { logger.notice("the way back is there; it runs beside the way forward") }
+            // It may have been told to stop when it had ended by itself already.
+            state.withLock { _ = $0.toStop.remove(direction) }
             Task { await self.attempt(direction, mayBegin: mayBegin, observe) }
         case .stop(let direction):
             state.withLock { state in

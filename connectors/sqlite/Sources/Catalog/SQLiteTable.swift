@@ -25,6 +25,9 @@ package enum Affinity: Hashable, Sendable {
 
 /// A table as SQLite has it: more than a ``TableSchema`` says, for triggers and statements.
 package struct SQLiteTable: Sendable {
+    /// Whether a name stands for the row that is changed wherever a trigger says it, in quotes too.
+    static func isReservedInTriggers(_ name: String) -> Bool { ["old", "new"].contains(foldCase(name)) }
+
     package struct Column: Sendable {
         package enum Kind: Int64, Sendable {
             case ordinary = 0

@@ -30,6 +30,9 @@ extension CaptureInstaller {
                 throw broken(entry.name, "the table was dropped or rebuilt, and its capture triggers went with it")
             }
             try refuseSuccessor(of: table, entry, database)
+            guard !SQLiteTable.isReservedInTriggers(table.name) else {
+                throw broken(entry.name, "the table was renamed to \(table.name), which in a trigger is the row itself")
+            }
             let isWhole = try areWhole(triggers.filter { $0.table == current }, table, entry)
             let isFirst = try areFirst(table, entry, database)
             standing[entry.number] = CaptureStanding(table: table, isOutgrown: !isWhole || !isFirst)

@@ -44,6 +44,8 @@ struct CaptureState {
     /// changes to come there, and so lacks that row: this is noticed. What has been delivered since the last leap is known
     /// by its marks: see ``DeliveryProofs``.
     static let leap: Int64 = 1 << 30
+    /// A leap is by chance less than so much longer, so that two copies of a file do not come to the same place.
+    static let leapVariance: Int64 = 1 << 20
 
     var format: Int64
     var link: String

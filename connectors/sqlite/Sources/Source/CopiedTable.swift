@@ -63,8 +63,12 @@ struct CopiedTable {
                 path.count == 1 ? "\(path[0]) > \(parameters)" : "(\(path.joined(separator: ", "))) > (\(parameters))")
         }
         if unchanged { conditions.append("NOT EXISTS (\(ChangedKeys.lookup(table)))") }
+        // A key that holds NULL is in no log by its name: nothing would take the row away again.
+        if table.keyMayBeNull, order != nil { conditions += table.key.indices.map { "\(table.collatedKeyColumn($0)) IS NOT NULL" } }
         if let filter { conditions.append(filter) }
-        return "SELECT \((([traveling.list] + place)).joined(separator: ", ")) \(traveling.from)"
+        // No other index: each chunk would sort all that is left of the table.
+        let hint = order == nil ? "" : " NOT INDEXED"
+        return "SELECT \((([traveling.list] + place)).joined(separator: ", ")) \(traveling.from)\(hint)"
             + (conditions.isEmpty ? "" : " WHERE \(conditions.joined(separator: " AND "))")
             + (path.isEmpty ? "" : " ORDER BY \(path.joined(separator: ", "))")
     }

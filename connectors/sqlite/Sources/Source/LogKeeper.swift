@@ -184,8 +184,11 @@ actor LogKeeper {
         mailbox.state.withLock { ($0.requested, $0.isStopping) }
     }
 
-    /// Whether the log is small enough for a quiet moment to be waited for.
-    private var isUrgent: Bool { (request.position - written) % CaptureState.leap > Self.largestBacklog }
+    /// Whether the log is too large for a quiet moment to be waited for. Between two places there may be a leap, whose length
+    /// is by chance longer than the least.
+    private var isUrgent: Bool {
+        (request.position - written) % CaptureState.leap > Self.largestBacklog + CaptureState.leapVariance
+    }
 
     private func mayWait(_ deadline: ContinuousClock.Instant) -> Bool { ContinuousClock.now < deadline && !isUrgent }
 

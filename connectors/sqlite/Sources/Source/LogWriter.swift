@@ -180,8 +180,7 @@ final class LogWriter {
 func leapIfNeeded(_ newest: SQLiteStatement, _ leap: SQLiteStatement) throws(BridgeError) -> Int64? {
     defer { newest.reset() }
     guard try newest.step(), newest.integer(1) == 1 else { return nil }
-    // Not the same distance twice, so that two copies of a file do not come to the same place.
-    let distance = CaptureState.leap + Int64.random(in: 0..<1 << 20)
+    let distance = CaptureState.leap + Int64.random(in: 0..<CaptureState.leapVariance)
     let (next, overflow) = newest.integer(0).addingReportingOverflow(distance)
     // After eight thousand million leaps the log goes on without.
     guard !overflow else { return nil }

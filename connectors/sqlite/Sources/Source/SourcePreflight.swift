@@ -86,7 +86,7 @@ struct SourcePreflight {
             ]
         }
         // In a trigger these words stand for the row that is changed, and no quoting tells them from a table.
-        guard !["old", "new"].contains(exact.lowercased()) else {
+        guard !SQLiteTable.isReservedInTriggers(exact) else {
             return [
                 Finding(
                     .blocking, .sourceUnsupported, what: "\(name) has a name that triggers use for the row that is changed",

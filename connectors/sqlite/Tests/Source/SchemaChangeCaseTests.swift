@@ -11,6 +11,15 @@ import Testing
 struct SchemaChangeCaseTests {
     // MARK: Names
 
+    @Test("S4 a captured table that bears the name of the changed row in triggers stops capture", arguments: ["old", "NEW"])
+    func reservedName(_ name: String) async throws {
+        let harness = try await CaptureHarness("CREATE TABLE t(a INTEGER PRIMARY KEY, b UNIQUE)", tables: ["t"])
+        try harness.database.run("ALTER TABLE t RENAME TO \(name)")
+        let error = await #expect(throws: BridgeError.self) { try await harness.read(patience: .seconds(5)) }
+        #expect(error?.code == .captureBroken)
+        await harness.close()
+    }
+
     @Test(
         "S4 a captured table that was renamed away while another took its name stops capture, copy and check",
         arguments: [

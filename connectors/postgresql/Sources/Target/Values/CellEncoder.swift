@@ -108,8 +108,7 @@ enum CellEncoder {
         case .numeric(scale: nil): guard value.isFinite else { throw .outOfRange }
         case .numeric(let scale?):
             guard value.isFinite else { throw .outOfRange }
-            let digits = "\(value)"
-            guard !digits.contains("e"), fits(digits.utf8, scale: scale) else { throw .wouldBeRounded }
+            guard fits(NumberText.decimal(value).utf8, scale: scale) else { throw .wouldBeRounded }
         default: throw .wrongClass
         }
         if value.isNaN {
