@@ -31,6 +31,9 @@ package final class TCPProxy: Sendable {
         var lastAffected = Int.max
         var accepted = 0
         var open = 0
+        /// How often the settings were set, and how many of those the thread goes by.
+        var version = 0
+        var adopted = 0
     }
 
     /// Where clients connect to.
@@ -51,6 +54,7 @@ package final class TCPProxy: Sendable {
             guard let self else { return nil }
             return self.state.withLock { state in
                 defer { state.isCutting = false }
+                state.adopted = state.version
                 return Loop.Settings(
                     upstream: state.upstream, toServer: state.toServer, toClient: state.toClient,
                     isRefusing: state.isRefusing, isCutting: state.isCutting, lastAffected: state.lastAffected)
@@ -74,14 +78,17 @@ package final class TCPProxy: Sendable {
     /// Where new connections go to.
     package func redirect(to upstream: UInt16) { state.withLock { $0.upstream = upstream } }
 
-    /// Sets what becomes of bytes in both directions.
+    /// Sets what becomes of bytes in both directions. When it returns, no byte passes as before.
     /// - Parameter sparesNew: whether that holds for the connections of now alone.
     package func set(toServer: Flow, toClient: Flow, sparesNew: Bool = false) {
-        state.withLock { state in
+        let version = state.withLock { state in
             state.lastAffected = sparesNew ? state.accepted : .max
             state.toServer = toServer
             state.toClient = toClient
+            state.version += 1
+            return state.version
         }
+        while state.withLock({ $0.adopted < version }) { usleep(1_000) }
     }
 
     /// Closes all connections; new ones are refused until ``restore()``.
