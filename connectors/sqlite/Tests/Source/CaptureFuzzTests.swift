@@ -20,7 +20,7 @@ struct CaptureFuzzTests {
         let environment = ProcessInfo.processInfo.environment
         let range = environment["BRIDGE_FUZZ_SEED"]?.split(separator: "-").compactMap { UInt64($0) } ?? []
         if let first = range.first, let last = range.last, first <= last { return first...last }
-        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 60)
+        return 1...max(1, environment["BRIDGE_FUZZ_SEEDS"].flatMap { UInt64($0) } ?? 25)
     }()
 
     static let schemas: [FuzzSchema] = {
