@@ -46,7 +46,7 @@ package struct PgOutputDecoder {
     private var types: [TypeReference: ResolvedType] = [:]
     private var open: OpenTransaction?
     private var lastEnd: UInt64 = 0
-    /// The commit of the last TRUNCATE of each table that the stream named.
+    /// The transaction of the last TRUNCATE of each table that the stream named.
     private var truncations: [UInt32: UInt64] = [:]
 
     /// - Parameters:
@@ -79,7 +79,7 @@ package struct PgOutputDecoder {
     /// Brings the knowledge of the server's transaction numbers up to date.
     package mutating func observe(nextTransaction: UInt64) { numbers.observe(nextTransaction) }
 
-    /// The commits of the TRUNCATEs that were decoded since the last call, by table.
+    /// The transactions of the last TRUNCATEs that were decoded since the last call, by table.
     mutating func takeTruncations() -> [UInt32: UInt64] {
         defer { if !truncations.isEmpty { truncations = [:] } }
         return truncations
@@ -334,7 +334,7 @@ package struct PgOutputDecoder {
         guard count <= Int(UInt16.max) else { throw BridgeError.malformedStream("a truncate of too many tables") }
         var identifiers: [UInt32] = []
         for _ in 0..<count { identifiers.append(try reader.integer()) }
-        if let open { for identifier in identifiers { truncations[identifier] = open.start.position.commit } }
+        if let open { for identifier in identifiers { truncations[identifier] = open.start.transaction } }
         guard try beginChange(into: buffer) else { return .nothing }
         for identifier in identifiers { _ = try use(identifier, buffer) }
         buffer.appendTruncate(identifiers, options: options)

@@ -39,24 +39,28 @@ struct CoverageFacts: Sendable {
     }
 
     private(set) var tables: [UInt32: Table] = [:]
-    /// What commits before it, the facts show.
-    private(set) var start: UInt64 = 0
     /// What the facts show of partitions commits before it.
     private(set) var end: UInt64 = 0
+    /// The transactions that the facts show.
+    private var snapshot: TransactionSnapshot
+
+    /// Whether they show what a transaction did that has committed by now.
+    func sees(_ transaction: UInt64) -> Bool { snapshot.sees(transaction) }
+
     /// Transactions with a lower number were over when the facts were read.
-    private(set) var oldestRunning = "3"
+    var oldestRunning: String { String(UInt32(truncatingIfNeeded: snapshot.minimum)) }
 
     static func read(_ captured: [CapturedTable], _ session: PostgresConnection) throws(BridgeError) -> CoverageFacts {
         let action = "looking at the captured tables"
         let oids = ArrayLiteral.make(captured.map(\.oid))
-        var facts = CoverageFacts()
-        for table in captured { facts.tables[table.oid] = Table(configured: table.schema.name) }
-        let before = try session.rows(
-            "SELECT pg_current_wal_insert_lsn() - '0/0', pg_snapshot_xmin(pg_current_snapshot())::xid", during: action)
-        facts.start = before.first?[0].flatMap { UInt64($0) } ?? 0
-        facts.oldestRunning = before.first?[1] ?? facts.oldestRunning
         // One statement, and so one picture: a column's type and the files that its change wrote belong together.
-        for row in try session.rows(query, [oids], during: action) {
+        let rows = try session.rows(query, [oids], during: action)
+        guard let text = rows.first(where: { $0[0] == "snapshot" })?[5], let snapshot = TransactionSnapshot(text) else {
+            throw BridgeError(.serverRefused, "the server did not describe its snapshot")
+        }
+        var facts = CoverageFacts(snapshot: snapshot)
+        for table in captured { facts.tables[table.oid] = Table(configured: table.schema.name) }
+        for row in rows {
             guard let root = row[1].flatMap({ UInt32($0) }), let schema = row[3], let relation = row[4] else { continue }
             let name = TableName(schema: schema, name: relation)
             if row[0] == "column" {
@@ -92,6 +96,8 @@ struct CoverageFacts: Sendable {
         SELECT 'partition', t.root, t.oid, n.nspname, c.relname, t.attached::text, nullif(c.relfilenode, 0)::text,
           c.reltablespace::text, (pg_current_wal_insert_lsn() - '0/0')::text, t.attachment
         FROM tree t JOIN pg_class c ON c.oid = t.oid JOIN pg_namespace n ON n.oid = c.relnamespace WHERE t.oid <> t.root
+        UNION ALL
+        SELECT 'snapshot', NULL, NULL, NULL, NULL, pg_current_snapshot()::text, NULL, NULL, NULL, NULL
         """
 
     /// What has happened since that the stream does not tell; nil if nothing has.

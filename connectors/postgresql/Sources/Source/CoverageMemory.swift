@@ -9,7 +9,7 @@ final class CoverageMemory: Sendable {
         var facts: CoverageFacts
         /// Facts with partitions in new files, until the stream has come to where they were read.
         var pending: CoverageFacts?
-        /// The commit of the last TRUNCATE of each table that came through the stream.
+        /// The transaction of the last TRUNCATE of each table that came through the stream.
         fileprivate var truncations: [UInt32: UInt64] = [:]
         fileprivate var generation = 0
 
@@ -47,7 +47,7 @@ final class CoverageMemory: Sendable {
 
     func note(_ truncated: [UInt32: UInt64], _ origin: CaptureOrigin) {
         guard !truncated.isEmpty else { return }
-        state.withLock { $0[origin]?.truncations.merge(truncated) { max($0, $1) } }
+        state.withLock { $0[origin]?.truncations.merge(truncated) { _, last in last } }
     }
 
     func truncation(of table: UInt32, _ origin: CaptureOrigin) -> UInt64? { state.withLock { $0[origin]?.truncations[table] } }

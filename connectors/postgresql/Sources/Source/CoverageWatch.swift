@@ -91,7 +91,8 @@ actor CoverageWatch {
     private func settle(_ known: inout CoverageMemory.Known) throws(BridgeError) {
         guard let pending = known.pending, signals.deliveredPosition >= pending.end else { return }
         for rewritten in known.facts.rewritten(pending) where rewritten.isWhole {
-            if let commit = memory.truncation(of: rewritten.root, origin), commit >= known.facts.start { continue }
+            // By what the facts saw and not by place: a commit is in the log before anybody sees it.
+            if let truncation = memory.truncation(of: rewritten.root, origin), !known.facts.sees(truncation) { continue }
             guard let emptied = try firstWithoutOlderRows(rewritten, since: known.facts) else { continue }
             throw CoverageFacts.emptied(rewritten.configured, emptied)
         }
