@@ -43,7 +43,7 @@ final class WakeFlag: Sendable {
 /// Tells that a database's files were written to.
 ///
 /// inotify reports a write when it has been made, which is before the commit can be seen: the WAL's index follows. So the
-/// caller looks again shortly after. Without inotify (its instances are limited) the caller's polling remains.
+/// caller looks again shortly after (see ``Rechecks``). Without inotify, whose instances are limited, its polling remains.
 final class ChangeWatch {
     private let descriptor: Int32
     private let path: String

@@ -103,15 +103,36 @@ package actor SQLiteCaptureSession: CaptureSession {
                 _ = wake.take()
                 return false
             case .written:
-                // The write was seen; the commit may become visible a moment later.
-                for attempt in 0..<3 {
-                    if attempt > 0 { usleep(300) }
-                    if try reader.somethingWasCommitted() { return true }
+                switch try lookAgain(reader, watch) {
+                case .written: return true
+                case .raised:
+                    _ = wake.take()
+                    return false
+                case .nothing: break
                 }
             case .nothing:
                 if waking.polls, try reader.somethingWasCommitted() { return true }
             }
             if mailbox.state.withLock({ $0.failure != nil || $0.safeLeap > reader.seenLeap }) { return true }
+        }
+    }
+
+    /// Behind a write to the files, waits for what it commits.
+    /// - Returns: `written` if there is a commit to be seen, `raised` if the session was interrupted.
+    private func lookAgain(_ reader: LogReader, _ watch: ChangeWatch) throws(BridgeError) -> ChangeWatch.Event {
+        var rechecks = Rechecks()
+        while true {
+            if try reader.somethingWasCommitted() { return .written }
+            guard let pause = rechecks.next() else { return .nothing }
+            guard rechecks.heedsWrites else {
+                usleep(useconds_t(pause))
+                continue
+            }
+            switch watch.wait(milliseconds: Int32((pause + 999) / 1_000)) {
+            case .written: rechecks.noteWrite()
+            case .raised: return .raised
+            case .nothing: break
+            }
         }
     }
 

@@ -65,4 +65,37 @@ struct WakingTests {
         #expect(try await sleeping.value.rows == 0)
         await waiting.session.close()
     }
+
+    @Test("S7 looks behind a write begin soon, grow apart, and outlast a slow sync of the disk")
+    func looks() {
+        var rechecks = Rechecks()
+        var pauses: [Int] = []
+        while let pause = rechecks.next() { pauses.append(pause) }
+        #expect(pauses.first == 40)
+        #expect(zip(pauses, pauses.dropFirst()).allSatisfy { $0 * 2 == $1 })
+        #expect(pauses.reduce(0, +) > 20_000)
+        #expect(pauses.count < 10)
+        #expect(rechecks.next() == nil)
+    }
+
+    @Test("S7 S8 a large transaction that is being written is not looked at for each of its writes, and its commit is soon")
+    func looksDuringWrites() {
+        var rechecks = Rechecks()
+        for _ in 0..<3 {
+            _ = rechecks.next()
+            #expect(!rechecks.heedsWrites)
+        }
+        // Writes that came during a pause do not end it, and the next one is no shorter.
+        for _ in 0..<100 {
+            rechecks.noteWrite()
+            #expect(rechecks.next() == 320)
+            #expect(!rechecks.heedsWrites)
+        }
+        // Once they cease, a write ends a long pause.
+        #expect(rechecks.next() == 640)
+        #expect(rechecks.heedsWrites)
+        while rechecks.next() != nil {}
+        rechecks.noteWrite()
+        #expect(rechecks.next() == 320)
+    }
 }
