@@ -28,7 +28,9 @@ struct CopiedTable {
     init(_ table: SQLiteTable, _ traveling: TravelingColumns, filter: String?) {
         self.table = table
         self.traveling = traveling
-        self.filter = filter.map { "(\($0))" }
+        // The plus keeps a filter on the key's first columns from being taken for a constant of the order: SQLite would
+        // then sort, for each chunk, all that is left of the table.
+        self.filter = filter.map { table.isWithoutRowid ? "+(\($0))" : "(\($0))" }
         let alias = quoteIdentifier(table.name)
         let key = table.key.map { "\(alias).\(quoteIdentifier(table.columns[$0].name))" }
         if table.keyIsRowid {

@@ -274,4 +274,22 @@ struct CopyChunkTests {
         #expect(try await harness.difference(columns) == nil)
         await harness.close()
     }
+
+    @Test("S3 S10 a chunk neither sorts nor reads twice what is left of a table, whatever indexes it has", arguments: CopyShape.allCases)
+    func alongTheTable(_ shape: CopyShape) throws {
+        let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
+        try database.execute(shape.schema + "CREATE INDEX i ON t(c, b); CREATE INDEX j ON t(a, c); ANALYZE;")
+        let table = try #require(try SQLiteCatalog.table("t", database))
+        let mapping = TableMapping(source: TableName(name: "t"), target: TableName(name: "t"))
+        let copied = CopiedTable(table, try TravelingColumns(table, types: [:], mapping: mapping), filter: "t.c = 'r'")
+        #expect(copied.order != nil)
+        for continuing in [false, true] {
+            let plan = try database.prepare("EXPLAIN QUERY PLAN " + copied.select(continuing: continuing, unchanged: false))
+            var steps: [String] = []
+            while try plan.step() { steps.append(plan.string(3) ?? "") }
+            #expect(steps.count == 1, "\(steps)")
+            #expect(steps.first?.hasPrefix(continuing ? "SEARCH t USING" : "SCAN t") == true, "\(steps)")
+            #expect(steps.first?.contains("INDEX i") == false && steps.first?.contains("INDEX j") == false, "\(steps)")
+        }
+    }
 }
