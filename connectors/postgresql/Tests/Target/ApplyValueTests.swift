@@ -83,7 +83,7 @@ struct ApplyValueTests: ApplySuite {
     func values() async throws {
         let fixture = try await TargetFixture(
             """
-            CREATE TABLE t (id bigint PRIMARY KEY, b boolean, i integer, f double precision, g real, n numeric(10,2), s text,
+            CREATE TABLE t (id bigint PRIMARY KEY, b boolean, i integer, f double precision, g real, n numeric(20,2), s text,
               v varchar(3), ts timestamptz, x bytea)
             """, tables: [(TableName(name: "t"), TargetFixture.name("t"))], form: .canonical)
         try await fixture.begin()
@@ -96,6 +96,7 @@ struct ApplyValueTests: ApplySuite {
         let bad: [(String, TestCell)] = [
             ("b", 2), ("b", .string("true")), ("i", 3_000_000_000), ("i", .real(1)), ("i", .string("1")),
             ("f", .integer(1 << 53 + 1)), ("g", .real(0.1)), ("n", .string("1.239")), ("n", .string("1e3")), ("s", 5),
+            ("n", .real(1.239)), ("n", .real(1e-7)),
             ("s", .string([0x61, 0])), ("s", .string([0xC3, 0x28])), ("s", .blob([1])), ("v", .string("abc ")),
             ("ts", .string("now")), ("ts", .string("1/2/2024")), ("x", .string("text")),
         ]
@@ -121,14 +122,17 @@ struct ApplyValueTests: ApplySuite {
         ]
         writer.upsert(1, good)
         for row in 2..<150 { writer.upsert(1, [.integer(Int64(row))] + good.dropFirst()) }
+        // A double whose shortest form has an exponent.
+        writer.upsert(1, [1_000] + names.map { $0 == "n" ? .real(1e16) : nil })
         writer.commit()
         let applier = try await fixture.openApplier()
         try await applier.apply(writer.take())
         await applier.close()
         let seen = try await fixture.sql(
-            "SELECT DISTINCT b, i, f, g, n, s = E'ü\\t\\\\N\\n', v, ts AT TIME ZONE 'UTC', x FROM t")
+            "SELECT DISTINCT b, i, f, g, n, s = E'ü\\t\\\\N\\n', v, ts AT TIME ZONE 'UTC', x FROM t WHERE id < 1000")
         #expect(
             seen == "t|-2147483648|9.007199254740992e+15|0.5|12345678.10|t|äöü|2024-01-02 03:04:05.000001|\\x0001fe")
+        #expect(try await fixture.sql("SELECT n FROM t WHERE id = 1000") == "10000000000000000.00")
         try await fixture.end()
     }
 

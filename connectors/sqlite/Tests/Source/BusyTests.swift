@@ -27,6 +27,33 @@ struct BusyTests {
         }
     }
 
+    /// What the keeper of an ended session would write with.
+    private static func keepersWriter(_ harness: CaptureHarness) throws -> LogWriter {
+        let names = CaptureNames(harness.link)
+        let session = try harness.database.rows("SELECT value FROM \(names.state) WHERE key = 'session'")
+        return try LogWriter(path: harness.database.path, names: names, session: try #require(session.first?[0]))
+    }
+
+    /// A process that has begun to read, and does not wait for locks. It ends with these statements once a file named
+    /// `stop` is there.
+    private static func openTransaction(
+        _ harness: CaptureHarness, end: [String]
+    ) async throws -> (application: ApplicationProcess, stop: String) {
+        let stop = harness.database.folder + "/stop"
+        let application = try ApplicationProcess(
+            harness.database, timeout: 0,
+            script: """
+                import os
+                connection.execute('BEGIN')
+                attempt('SELECT count(*) FROM t')
+                print('open', flush=True)
+                while not os.path.exists('\(stop)'): time.sleep(0.01)
+                \(end.map { "attempt('\($0)')" }.joined(separator: " and "))
+                """)
+        try await eventually("an open transaction") { application.output.contains("open") }
+        return (application, stop)
+    }
+
     @Test("S8 in WAL mode an application that reads before it writes, and does not wait for locks, never sees SQLITE_BUSY")
     func readsThenWrites() async throws {
         let harness = try await CaptureHarness(Self.schema, tables: ["t"])
@@ -91,19 +118,7 @@ struct BusyTests {
     @Test("S8 changes arrive while another process holds an old snapshot, which is not disturbed")
     func longReader() async throws {
         let harness = try await CaptureHarness(Self.schema, tables: ["t"])
-        let stop = harness.database.folder + "/stop"
-        let application = try ApplicationProcess(
-            harness.database, timeout: 0,
-            script: """
-                import os
-                connection.execute('BEGIN')
-                attempt('SELECT count(*) FROM t')
-                print('open', flush=True)
-                while not os.path.exists('\(stop)'): time.sleep(0.01)
-                attempt('SELECT count(*) FROM t')
-                attempt('COMMIT')
-                """)
-        try await eventually("an open snapshot") { application.output.contains("open") }
+        let (application, stop) = try await Self.openTransaction(harness, end: ["SELECT count(*) FROM t", "COMMIT"])
         for round in 0..<20 {
             try harness.database.run("REPLACE INTO t VALUES(\(round % 7), \(round), 0)")
             try await harness.drain()
@@ -150,8 +165,7 @@ struct BusyTests {
         try harness.database.run("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3500) INSERT INTO t SELECT i, i, 0 FROM n")
         try await harness.drain()
         await harness.session.close()
-        let session = try harness.database.rows("SELECT value FROM \(names.state) WHERE key = 'session'")
-        let writer = try LogWriter(path: harness.database.path, names: names, session: try #require(session.first?[0]))
+        let writer = try Self.keepersWriter(harness)
         #expect(LogKeeper.pruneRows == 1_000)
         #expect(LogKeeper.pruneRowsUnderLoad <= LogKeeper.pruneRows)
         let position = Int64(harness.durable.commit)
@@ -174,25 +188,12 @@ struct BusyTests {
     @Test("S8 the keeper writes nothing while another process has a transaction", arguments: ["WAL", "DELETE"])
     func spares(_ mode: String) async throws {
         let harness = try await CaptureHarness(Self.schema, tables: ["t"], journalMode: mode)
-        let names = CaptureNames(harness.link)
         try harness.database.run("INSERT INTO t VALUES(1, 1, 1)")
         try await harness.drain()
         await harness.session.close()
-        let session = try harness.database.rows("SELECT value FROM \(names.state) WHERE key = 'session'")
-        let writer = try LogWriter(path: harness.database.path, names: names, session: try #require(session.first?[0]))
+        let writer = try Self.keepersWriter(harness)
         #expect(!writer.isInUse())
-        let stop = harness.database.folder + "/stop"
-        let application = try ApplicationProcess(
-            harness.database, timeout: 0,
-            script: """
-                import os
-                connection.execute('BEGIN')
-                attempt('SELECT count(*) FROM t')
-                print('open', flush=True)
-                while not os.path.exists('\(stop)'): time.sleep(0.01)
-                if attempt('INSERT INTO t VALUES(2, 2, 2)'): attempt('COMMIT')
-                """)
-        try await eventually("an open transaction") { application.output.contains("open") }
+        let (application, stop) = try await Self.openTransaction(harness, end: ["INSERT INTO t VALUES(2, 2, 2)", "COMMIT"])
         #expect(writer.isInUse())
         let position = Int64(harness.durable.commit)
         #expect(try writer.acknowledge(position, portion: 1_000, sparing: true) == nil)

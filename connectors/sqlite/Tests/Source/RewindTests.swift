@@ -39,6 +39,26 @@ struct RewindTests {
         }
     }
 
+    /// The application writes more than was lost, and capture begins again.
+    /// - Returns: what it stops at.
+    private static func overtaken(_ harness: CaptureHarness) async throws -> ErrorCode? {
+        let restored = try TestDatabase.open(harness.database.path)
+        try await restored.writeWithoutTransaction { database in
+            for key in 100..<140 {
+                try database.execute(sql: "INSERT INTO t VALUES(\(key), 'other'); REPLACE INTO u VALUES('c', \(key))")
+            }
+        }
+        let source = SQLiteSource(path: harness.database.path)
+        let code = await errorCode {
+            let session = try await source.openCapture(
+                harness.link, origin: harness.origin, durable: harness.durable, workspace: harness.workspace)
+            await session.close()
+        }
+        await source.close()
+        try restored.close()
+        return code
+    }
+
     @Test(
         "S5 files put back as they were before the last changes are found, though nothing was acknowledged since and the application overtook",
         arguments: ["WAL", "DELETE"])
@@ -52,21 +72,7 @@ struct RewindTests {
         await harness.close()
         try harness.database.application.close()
         try Self.putBack(harness.database, from: "backup")
-        let restored = try TestDatabase.open(harness.database.path)
-        try await restored.writeWithoutTransaction { database in
-            for key in 100..<140 {
-                try database.execute(sql: "INSERT INTO t VALUES(\(key), 'other'); REPLACE INTO u VALUES('c', \(key))")
-            }
-        }
-        let source = SQLiteSource(path: harness.database.path)
-        let code = await errorCode {
-            let session = try await source.openCapture(
-                harness.link, origin: harness.origin, durable: harness.durable, workspace: harness.workspace)
-            await session.close()
-        }
-        #expect(code == .sourceReplaced)
-        await source.close()
-        try restored.close()
+        #expect(try await Self.overtaken(harness) == .sourceReplaced)
     }
 
     @Test("S5 a WAL that lost its last commits in a power failure is found, though the application overtook")
@@ -85,22 +91,8 @@ struct RewindTests {
         try cut.truncate(atOffset: UInt64(synced))
         try cut.close()
         try Self.putBack(harness.database, from: "after")
-        let restored = try TestDatabase.open(harness.database.path)
-        try await restored.writeWithoutTransaction { database in
-            #expect(try Int.fetchOne(database, sql: "SELECT count(*) FROM t") == 20)
-            for key in 100..<140 {
-                try database.execute(sql: "INSERT INTO t VALUES(\(key), 'other'); REPLACE INTO u VALUES('c', \(key))")
-            }
-        }
-        let source = SQLiteSource(path: harness.database.path)
-        let code = await errorCode {
-            let session = try await source.openCapture(
-                harness.link, origin: harness.origin, durable: harness.durable, workspace: harness.workspace)
-            await session.close()
-        }
-        #expect(code == .sourceReplaced)
-        await source.close()
-        try restored.close()
+        #expect(try harness.database.shell("SELECT count(*) FROM t") == "20\n")
+        #expect(try await Self.overtaken(harness) == .sourceReplaced)
     }
 
     @Test("S5 a backup written back into the open file is found by the running session, though the application overtook before it looked")
