@@ -56,6 +56,17 @@ struct LinkCourseTests {
         #expect(words(course.handle(seen(.present(origin(1)), .present(origin(4)), answers: 1))) == ["start reverse"])
     }
 
+    @Test("a way forward that was begun anew elsewhere ends the run, which would only look on")
+    func begunAnewElsewhere() {
+        var alone = course(after: [seen(.present(origin(1)), .absent)])
+        #expect(words(alone.handle(seen(.present(origin(5)), .absent))) == ["stop forward"])
+        #expect(words(alone.handle(.ended(.forward, .success(false), ranWell: true))) == ["fail checkpoint_foreign"])
+        var besides = course(after: both)
+        #expect(words(besides.handle(seen(.present(origin(5)), .present(origin(2))))) == ["stop forward"])
+        #expect(words(besides.handle(.ended(.forward, .failure(broken), ranWell: true))) == ["stop reverse"])
+        #expect(words(besides.handle(.ended(.reverse, .success(false), ranWell: true))) == ["fail checkpoint_foreign"])
+    }
+
     @Test("C23 the run is over when no records are left on either side, and only then")
     func over() {
         var course = course(after: both)

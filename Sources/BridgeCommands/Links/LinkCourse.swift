@@ -204,6 +204,7 @@ struct LinkCourse: Sendable {
             case .asked:
                 if case .failure(let error) = result { self[direction].stage = .failed(error) } else { self[direction].stage = .stopped }
             case .gone: leave(direction)
+            case .replaced where direction == .forward: isReplaced()
             case .replaced:
                 self[direction].stage = .idle
                 look()
@@ -256,6 +257,15 @@ struct LinkCourse: Sendable {
         for direction in Self.directions {
             if case .running = self[direction].stage { stop(direction, .asked) }
         }
+    }
+
+    /// The way forward that this run was begun with is over, and another one of its name was begun elsewhere.
+    private mutating func isReplaced() {
+        failure = BridgeError(
+            .checkpointForeign, "the migration was begun anew by another process while this one ran",
+            hint: "run the command again if this is where the migration is to run")
+        forward.stage = .gone
+        stopAll()
     }
 
     private mutating func leave(_ direction: LinkDirection) {
