@@ -168,32 +168,11 @@ enum CellEncoder {
             }
             let byte = bytes[index]
             if byte == 0 { throw .zeroByte }
-            guard let length = sequenceLength(bytes, index) else { throw .invalidUTF8 }
+            guard let length = UTF8Text.sequenceLength(bytes, index) else { throw .invalidUTF8 }
             index += length
             characters += 1
         }
         return characters
-    }
-
-    /// The length of the well-formed UTF-8 sequence at `index` (Unicode, table 3-7); nil if there is none.
-    private static func sequenceLength(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Int? {
-        let first = bytes[index]
-        if first < 0x80 { return 1 }
-        let length: Int
-        var second: ClosedRange<UInt8> = 0x80...0xBF
-        switch first {
-        case 0xC2...0xDF: length = 2
-        case 0xE0: (length, second) = (3, 0xA0...0xBF)
-        case 0xE1...0xEC, 0xEE...0xEF: length = 3
-        case 0xED: (length, second) = (3, 0x80...0x9F)
-        case 0xF0: (length, second) = (4, 0x90...0xBF)
-        case 0xF1...0xF3: length = 4
-        case 0xF4: (length, second) = (4, 0x80...0x8F)
-        default: return nil
-        }
-        guard bytes.count - index >= length, second.contains(bytes[index + 1]) else { return nil }
-        for offset in 2..<max(2, length) where bytes[index + offset] & 0xC0 != 0x80 { return nil }
-        return length
     }
 
     // MARK: Numbers and times
