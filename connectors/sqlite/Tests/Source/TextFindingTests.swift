@@ -38,6 +38,24 @@ import Testing
         await source.close()
     }
 
+    @Test("S-types integers and reals are doubles where SQLite makes an integer of a double that is one, and no type elsewhere")
+    func mixedNumbers() throws {
+        let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
+        try database.execute(
+            """
+            CREATE TABLE t(id INTEGER PRIMARY KEY, i INT, big BIGINT, r REAL, m MONEY, bare, b BLOB, a ANY, exact INTEGER);
+            INSERT INTO t VALUES(1, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5), (2, 5, 9007199254740993, 5, 5, 5, 5, 5, NULL);
+            CREATE TABLE s(id INTEGER PRIMARY KEY, a ANY) STRICT;
+            INSERT INTO s VALUES(1, 1.5), (2, 5);
+            """)
+        let table = try #require(try SQLiteCatalog.table("t", database))
+        let schema = try table.schema(contents: table.scanContents(database))
+        #expect(
+            schema.columns.map(\.type) == [.int64, .float64, .dynamic, .float64, .float64, .dynamic, .dynamic, .dynamic, .float64])
+        let strict = try #require(try SQLiteCatalog.table("s", database))
+        #expect(try strict.schema(contents: strict.scanContents(database)).columns.map(\.type) == [.int64, .dynamic])
+    }
+
     @Test("a mixture that no double holds is no float64")
     func largeIntegers() throws {
         let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)

@@ -89,10 +89,16 @@ enum CellEncoder {
             buffer.append(UInt8(ascii: value == 1 ? "t" : "f"))
             return
         case .integer(let min, let max): guard value >= min && value <= max else { throw .outOfRange }
-        // The least of all comes back from a double as a double.
-        case .float64: guard Double(exactly: value) != nil, value != .min else { throw .wouldBeRounded }
-        case .float32: guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
-        case .numeric: break
+        case .float64(let takesIntegers):
+            guard takesIntegers else { throw .wrongClass }
+            // The least of all comes back from a double as a double.
+            guard Double(exactly: value) != nil, value != .min else { throw .wouldBeRounded }
+        case .float32(let takesIntegers):
+            guard takesIntegers else { throw .wrongClass }
+            guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
+        case .numeric(let scale):
+            // Below zero digits in front of the point are dropped.
+            if let scale, scale < 0, !fits(String(value).utf8, scale: scale) { throw .wouldBeRounded }
         default: throw .wrongClass
         }
         buffer.appendDecimal(value)
