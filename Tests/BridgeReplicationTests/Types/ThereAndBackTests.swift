@@ -183,6 +183,24 @@ struct ThereAndBackTests {
         #expect(try await world.server.cluster.psql(world.server.url, "SELECT count(*) FROM t") == "1")
     }
 
+    @Test("S16 text that a column of numbers made by hand would spell otherwise stops the way there, in copy and stream", arguments: [
+        ("numeric", "'7'", "'007'"), ("numeric(10,2)", "'1.10'", "'1.1'"),
+    ])
+    func respelled(type: String, first: String, later: String) async throws {
+        for isCopied in [true, false] {
+            let world = try await World(["t"])
+            try await world.server.execute("CREATE TABLE t (id bigint PRIMARY KEY, v \(type))")
+            try await world.file.execute("CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT); INSERT INTO t VALUES (1, \(first));")
+            if !isCopied { try await world.there() }
+            try await world.file.execute("INSERT INTO t VALUES (2, \(later));")
+            let error = await #expect(throws: BridgeError.self) { try await world.there() }
+            #expect(error?.code == .valueDoesNotFit)
+            #expect(error?.context.first { $0.key == .column }?.value == "v")
+            #expect(error?.context.first { $0.key == .table }?.value == "public.t")
+            #expect(try await world.server.cluster.psql(world.server.url, "SELECT count(*) FROM t") == (isCopied ? "0" : "1"))
+        }
+    }
+
     @Test("S15 integers and reals beside each other come home in their classes, whatever number the column is declared as")
     func mixedNumbers() async throws {
         let world = try await World(["t"])

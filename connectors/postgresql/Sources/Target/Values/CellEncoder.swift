@@ -13,6 +13,8 @@ enum CellRefusal: Error {
     case zeroByte
     /// Text that the server would not read as the value it says: `now`, `1/2/2024`.
     case notCanonical
+    /// Text that a column of numbers would give back in another spelling: `007`.
+    case respelled
 
     /// One sentence, lower case, about a value that is not shown.
     var message: String {
@@ -25,6 +27,7 @@ enum CellRefusal: Error {
         case .invalidUTF8: "a text is not valid UTF-8"
         case .zeroByte: "a text holds a zero byte, which PostgreSQL cannot store"
         case .notCanonical: "a text is not a date or time in the form that is agreed"
+        case .respelled: "a text would come back from the target column's type in another spelling"
         }
     }
 }
@@ -117,6 +120,7 @@ enum CellEncoder {
             guard fits(NumberText.decimal(value).utf8, scale: scale) else { throw .wouldBeRounded }
         default: throw .wrongClass
         }
+        if case .numeric = type { return try append(decimal: value, buffer) }
         if value.isNaN {
             buffer.append(utf8: "NaN")
         } else if value.isInfinite {
@@ -127,6 +131,14 @@ enum CellEncoder {
         }
     }
 
+    /// A number without a point in it, if it has none: a decimal keeps the zeros behind it, and a double has no more than the
+    /// number.
+    private static func append(decimal value: Double, _ buffer: RecordBuffer) throws(CellRefusal) {
+        guard value != 0 || value.sign == .plus else { throw .wouldBeRounded }
+        let text = value.description
+        buffer.append(utf8: text.utf8.suffix(2).elementsEqual(".0".utf8) ? String(text.utf8.dropLast(2)) ?? text : text)
+    }
+
     private static func check(string bytes: UnsafeRawBufferPointer, as type: TargetType) throws(CellRefusal) {
         switch type {
         case .text(let limit):
@@ -134,9 +146,7 @@ enum CellEncoder {
             if let limit, characters > limit { throw .tooLong }
         case .other:
             _ = try countCharacters(bytes)
-        case .numeric(let scale):
-            guard isNumericText(bytes) else { throw .wrongClass }
-            if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
+        case .numeric(let scale): try check(decimal: bytes, scale: scale)
         case .dateTime(let precision):
             guard startsWithDate(bytes) || isInfinity(bytes) else { throw .notCanonical }
             try checkSecondsFraction(bytes, precision: precision)
@@ -186,38 +196,27 @@ enum CellEncoder {
     @inline(__always)
     private static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
 
-    /// Optional sign, digits, optional point and digits; or NaN and the infinities.
-    private static func isNumericText(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        if ["NaN", "Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) { return true }
-        var index = 0
-        if index < bytes.count, bytes[index] == UInt8(ascii: "-") || bytes[index] == UInt8(ascii: "+") { index += 1 }
-        var digits = 0
-        var points = 0
-        while index < bytes.count {
-            if isDigit(bytes[index]) {
-                digits += 1
-            } else if bytes[index] == UInt8(ascii: ".") {
-                points += 1
-            } else {
-                return false
-            }
-            index += 1
+    /// Lets through what a column of decimals gives back byte for byte: the server reads `007` and `+7` too, and keeps 7.
+    private static func check(decimal bytes: UnsafeRawBufferPointer, scale: Int?) throws(CellRefusal) {
+        guard let decimal = NumberText.Decimal(bytes, dropsTrailingZeros: false) else {
+            if "NaN".utf8.elementsEqual(bytes) { return }
+            guard ["Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) else { throw .wrongClass }
+            // Only a column without a limit has it.
+            guard scale == nil else { throw .outOfRange }
+            return
         }
-        return digits > 0 && points <= 1
+        if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
+        guard decimal.isPlain, !(decimal.isNegative && decimal.isZero),
+            scale.map({ decimal.fraction.count == max(0, $0) }) ?? true
+        else { throw .respelled }
     }
 
-    /// Whether no digit but zero stands beyond `scale` places behind the point.
-    private static func fits(_ text: some Sequence<UInt8>, scale: Int) -> Bool {
-        var places = -1
-        for byte in text {
-            if byte == UInt8(ascii: ".") {
-                places = 0
-            } else if places >= 0 {
-                places += 1
-                if places > scale && byte != UInt8(ascii: "0") { return false }
-            }
-        }
-        return true
+    /// Whether no digit but zero stands beyond `scale` places behind the point, or, below zero, so many in front of it.
+    private static func fits(_ text: some BidirectionalCollection<UInt8>, scale: Int) -> Bool {
+        let point = text.firstIndex(of: UInt8(ascii: ".")) ?? text.endIndex
+        let fraction = text[point...].dropFirst().dropFirst(max(0, scale))
+        let whole = text[..<point].suffix(max(0, -scale))
+        return fraction.allSatisfy { $0 == UInt8(ascii: "0") } && whole.allSatisfy { [UInt8(ascii: "0"), UInt8(ascii: "-")].contains($0) }
     }
 
     /// `YYYY-`, with as many digits as the year has but at least four: no other order of the parts begins so.
