@@ -1,4 +1,5 @@
 import BridgeCore
+import CSQLite
 import Testing
 
 @testable import BridgeSQLite
@@ -54,6 +55,29 @@ import Testing
             schema.columns.map(\.type) == [.int64, .float64, .dynamic, .float64, .float64, .dynamic, .dynamic, .dynamic, .float64])
         let strict = try #require(try SQLiteCatalog.table("s", database))
         #expect(try strict.schema(contents: strict.scanContents(database)).columns.map(\.type) == [.int64, .dynamic])
+    }
+
+    @Test("S2 S16 what memory does not suffice to look at is an error, not a value without a fault")
+    func outOfMemory() throws {
+        let characters = 1_000_000
+        let source = try TestDatabase("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)", encoding: "UTF-16")
+        try source.run("INSERT INTO t VALUES(1, hex(zeroblob(\(characters / 2))) || char(0))")
+        let database = try SQLiteDatabase(path: source.path, access: .readWrite, busyTimeout: 0)
+        let table = try #require(try SQLiteCatalog.table("t", database))
+        #expect(try table.scanContents(database)[1].textFault == .zeroByte)
+        defer { sqlite3_hard_heap_limit64(0) }
+        var outcomes: Set<String> = []
+        // From a limit at which not even the row can be read to one at which all goes well.
+        for limit in stride(from: Int64(0), to: Int64(characters) * 10, by: characters / 4) {
+            sqlite3_hard_heap_limit64(sqlite3_memory_used() + 100_000 + limit)
+            do {
+                let contents = try table.scanContents(database)
+                #expect(contents[1].hasText && contents[1].textFault == .zeroByte, "\(limit)")
+                outcomes.insert("seen")
+            } catch { outcomes.insert("refused") }
+            sqlite3_hard_heap_limit64(0)
+        }
+        #expect(outcomes == ["seen", "refused"])
     }
 
     @Test("a mixture that no double holds is no float64")
