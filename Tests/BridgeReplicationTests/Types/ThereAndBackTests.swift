@@ -52,7 +52,7 @@ struct ThereAndBackTests {
         func applySchema() async throws {
             let source = try file.makeSource()
             try await source.connect()
-            let described = try await source.describeTables(link.mappings.map(\.source))
+            let described = try await source.planTables(link.mappings.map(\.source))
             await source.close()
             let target = try server.makeTarget()
             try await target.connect()

@@ -39,6 +39,19 @@ import Testing
         await source.close()
     }
 
+    @Test("S3 the values are looked at for a plan, and not for what the catalog alone can tell")
+    func looks() async throws {
+        let database = try TestDatabase("CREATE TABLE t(id INTEGER PRIMARY KEY, at DATE, x); INSERT INTO t VALUES(1, 5, 1.5), (2, 6, NULL)")
+        let source = SQLiteSource(path: database.path)
+        let name = [TableName(name: "t")]
+        #expect(try await source.planTables(name).first?.columns.map(\.type) == [.int64, .int64, .float64])
+        for tables in [try await source.describeTables(name), try await source.listTables()] {
+            #expect(tables.map(\.name.name) == ["t"] && tables.first?.estimatedRows == 2)
+            #expect(tables.first?.columns.map(\.type) == [.int64, .text, .dynamic])
+        }
+        await source.close()
+    }
+
     @Test("S-types integers and reals are doubles where SQLite makes an integer of a double that is one, and no type elsewhere")
     func mixedNumbers() throws {
         let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
