@@ -58,7 +58,8 @@ struct PreflightReport: Sendable {
     private mutating func lookAtSource(_ migration: Migration) async -> Migration.Link? {
         do throws(BridgeError) {
             try await migration.source.connect()
-            let link = try await migration.resolveSource()
+            var link = try await migration.resolveSource()
+            link.sources = try await migration.source.planTables(link.description.mappings.map(\.source))
             entries += try await migration.source.preflight(link.description).map { Entry(side: .source, finding: $0) }
             let limit = migration.configuration.replication.slotRetainedLimit
             entries += try await migration.source.retentionFindings(link.description, limit: limit).map {
@@ -103,7 +104,7 @@ struct PreflightReport: Sendable {
         let link = directions.reverse
         guard try await back.target.linkState(link) == nil else { return }
         addWarnings(try await back.source.preflight(link), .target)
-        let schemas = try await back.source.describeTables(link.mappings.map(\.source))
+        let schemas = try await back.source.planTables(link.mappings.map(\.source))
         addWarnings(try await back.target.preflight(link, sources: schemas), .source)
     }
 

@@ -55,7 +55,8 @@ extension Migration {
     /// What the target lacks of the source's tables.
     func schemaPlan() async throws(BridgeError) -> SchemaPlan {
         let link = try await open()
-        return try await target.schemaPlan(for: link.sources, mappings: link.description.mappings)
+        return try await target.schemaPlan(
+            for: source.planTables(link.description.mappings.map(\.source)), mappings: link.description.mappings)
     }
 }
 

@@ -17,9 +17,9 @@ package enum CellForm: Hashable, Sendable {
     case real(single: Bool, readsText: Bool)
     /// Decimal text; integer cells as text. `byValue`: both sides declare a scale, so trailing zeros say nothing.
     case numeric(byValue: Bool)
-    /// The same where both sides' columns are declared for decimals: of a cell that holds an integer or a double, which
-    /// keep no scale, the decimal counts that an applier writes of it, with the scale that the other side declares. By value
-    /// too where a side holds numbers only, which have no zeros at their end.
+    /// The same where both sides' columns are for decimals: of a cell that holds an integer or a double, which keep no scale,
+    /// the decimal counts that an applier writes of it, with the scale that the other side declares. By value too where a
+    /// side's column is declared so that it holds numbers only, which have no zeros at their end.
     case decimal(byValue: Bool, scale: Int?)
     /// Blob; a text is read as `\x…`.
     case blobText
@@ -61,6 +61,15 @@ extension CellForm {
         let refusal = Choice.incomparable("\(source.typeName) cannot be compared with \(target.typeName)")
         guard let form = between(source.type, target.type) ?? between(target.type, source.type) else { return refusal }
         return .form(form)
+    }
+
+    /// Whether a type is the decimals', and the other may be a column's that holds numbers, whatever it was planned as.
+    static func isDecimal(_ type: LogicalType, besideNumbers other: LogicalType) -> Bool {
+        guard case .numeric = type else { return false }
+        switch other {
+        case .int16, .int32, .int64, .float32, .float64, .numeric, .text, .dynamic: return true
+        default: return false
+        }
     }
 
     /// The form of two types, where the first is at least as strict as the second; nil to be asked the other way round,

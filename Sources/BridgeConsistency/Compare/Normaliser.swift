@@ -43,7 +43,7 @@ package struct Normaliser: Sendable {
         case .integerText, .booleanText:
             guard isText,
                 let value = form == .booleanText
-                    ? NumberText.boolean(cell.bytes) : NumberText.integer(cell.bytes)
+                    ? NumberText.boolean(cell.bytes) : NumberText.plainInteger(cell.bytes)
             else { return false }
             buffer.appendCell(integer: value)
             return true
@@ -114,7 +114,9 @@ package struct Normaliser: Sendable {
             return true
         }
         guard cell.tag == .string || cell.tag == .text,
-            let number = NumberText.Decimal(cell.bytes, dropsTrailingZeros: byValue || policies.contains(.numericScale))
+            let number = NumberText.Decimal(cell.bytes, dropsTrailingZeros: byValue || policies.contains(.numericScale)),
+            // No engine with decimals writes 007, so it is somebody's text, which such an engine would change.
+            number.isPlain
         else { return false }
         // Zero-terminated in place of a length in front; no digit is a zero byte.
         buffer.append(Mark.numeric)

@@ -59,9 +59,12 @@ package struct TablePair: Sendable {
             }
             target.columns[index].isKey = column.isKey
             var form: CellForm
-            let isScaleless = source.scaleless.contains(column.name) || target.scaleless.contains(column.name)
+            let other = target.columns[index].type
+            let isDecimalBesideNumbers =
+                (source.scaleless.contains(column.name) && CellForm.isDecimal(other, besideNumbers: column.type))
+                || (target.scaleless.contains(column.name) && CellForm.isDecimal(column.type, besideNumbers: other))
             switch CellForm.choose(column, target.columns[index]) {
-            case .form(.decimal) where isScaleless: form = .decimal(byValue: true, scale: nil)
+            case _ where isDecimalBesideNumbers: form = .decimal(byValue: true, scale: nil)
             case .form(let chosen): form = chosen
             case .incomparable(let reason):
                 incomparable[column.name] = incomparable[column.name] ?? reason

@@ -74,7 +74,8 @@ struct SchemaValidation {
             let (a, b) = (pair.text(column.typeName), pair.text(other.typeName))
             isEqual = pair.source.schema.engine == .sqliteEngine ? a.lowercased() == b.lowercased() : a == b
         } else if pair.target.schema.engine == .sqliteEngine {
-            let fit = TypeTable.fit(declared: other.typeName, column.type)
+            let fit = TypeTable.fit(
+                declared: other.typeName, isStrict: pair.target.schema.options.contains("STRICT"), column.type)
             if fit == .byValue {
                 findings.note("\(label) has type \(both(column.typeName, other.typeName)): a value that it would change stops the link")
             }

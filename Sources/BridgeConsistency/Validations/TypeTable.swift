@@ -25,15 +25,23 @@ enum TypeTable {
     }
 
     /// How a SQLite column of the declared type keeps values of a type.
-    static func fit(declared: String, _ type: LogicalType) -> Fit {
+    /// - Parameter isStrict: the table is STRICT, so that a column takes values of its own class and no others.
+    static func fit(declared: String, isStrict: Bool, _ type: LogicalType) -> Fit {
         let storage = storage(declared)
         if storage == .anything { return .whole }
+        let fit = fit(storage, type)
+        guard isStrict else { return fit }
+        return fit == .whole && (type != .bytes || storage == .bytes) ? .whole : .nothing
+    }
+
+    private static func fit(_ storage: Storage, _ type: LogicalType) -> Fit {
         switch type {
         case .boolean, .int16, .int32, .int64:
             // Numeric affinity, as of BOOLEAN, leaves integers alone.
             return storage == .integer || storage == .numeric ? .whole : .nothing
         case .float32, .float64: return storage == .real ? .whole : isNumber(storage) ? .byValue : .nothing
-        case .bytes: return storage == .bytes ? .whole : .byValue
+        // No affinity converts a BLOB.
+        case .bytes: return .whole
         case .dynamic: return .nothing
         case .numeric, .text, .varchar, .character, .uuid, .json, .jsonb, .timestampWithTimeZone, .timestamp, .date,
             .time, .interval, .other:

@@ -170,8 +170,8 @@ package struct ComparisonLayout: Hashable, Sendable {
     package var serverHash: String?
     /// Columns whose values cannot be compared, with why: the table's verdict is then inconclusive.
     package var incomparable: [String: String]
-    /// Columns that hold decimals as numbers without a scale, so that zeros at their end say nothing on the other side
-    /// either: 1.10 is 1.1.
+    /// Columns that hold numbers without a scale whatever they are given, so that zeros at the end of decimals say nothing on
+    /// the other side either: 1.10 is 1.1.
     package var scaleless: Set<String>
 
     package init(

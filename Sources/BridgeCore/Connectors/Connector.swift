@@ -16,7 +16,7 @@ package protocol Connector: Sendable {
     func listTables() async throws(BridgeError) -> [TableSchema]
 
     /// The tables asked for, in the order asked; names that do not exist are left out of the answer. A name without a
-    /// schema is looked up as the engine would.
+    /// schema is looked up as the engine would. The catalog alone is asked, so that it costs nothing that grows with the rows.
     func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema]
 
     /// Opens the database for the checker, in the role that it has in the link.

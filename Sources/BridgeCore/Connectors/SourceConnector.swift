@@ -7,6 +7,10 @@ package protocol SourceConnector: Connector {
     /// A position for people: `0/16B3748`, `seq 4711`.
     func describe(_ position: Position) -> String
 
+    /// The same as ``Connector/describeTables(_:)``, with the types as which the values travel. Where the catalog does not fix
+    /// these, every value is looked at: for preflight and for the plan of a schema only.
+    func planTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema]
+
     /// Whatever would make `run` impossible or worse. Changes nothing.
     func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding]
 

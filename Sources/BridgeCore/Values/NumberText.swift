@@ -12,6 +12,13 @@ package enum NumberText {
         return integer(UnsafeRawBufferPointer(rebasing: text.dropFirst()), isNegative: true)
     }
 
+    /// The same of text that is spelled as an engine spells an integer: no zero in front that says nothing, none with a sign.
+    package static func plainInteger(_ text: UnsafeRawBufferPointer) -> Int64? {
+        let digits = text.first == UInt8(ascii: "-") ? text.dropFirst() : text[...]
+        guard digits.first != UInt8(ascii: "0") || text.count == 1 else { return nil }
+        return integer(text)
+    }
+
     /// The same of digits without a sign.
     package static func integer(_ text: UnsafeRawBufferPointer, isNegative: Bool) -> Int64? {
         guard !text.isEmpty else { return nil }
@@ -88,16 +95,21 @@ package enum NumberText {
         /// Without leading zeros; empty for zero.
         package var whole: UnsafeRawBufferPointer
         package var fraction: UnsafeRawBufferPointer
+        /// Whether it is spelled as an engine with decimals spells it: no plus sign, no zero in front that says nothing, digits
+        /// on both sides of a point. Any other spelling would come back as this one.
+        package var isPlain: Bool
 
         package var isZero: Bool { whole.isEmpty && fraction.allSatisfy { $0 == UInt8(ascii: "0") } }
 
         package init?(_ text: UnsafeRawBufferPointer, dropsTrailingZeros: Bool) {
             var index = 0
             isNegative = text.first == UInt8(ascii: "-")
-            if isNegative || text.first == UInt8(ascii: "+") { index = 1 }
+            isPlain = text.first != UInt8(ascii: "+")
+            if isNegative || !isPlain { index = 1 }
             var start = index
             while index < text.count, text[index] &- UInt8(ascii: "0") <= 9 { index += 1 }
             var digits = index - start
+            if digits == 0 || (digits > 1 && text[start] == UInt8(ascii: "0")) { isPlain = false }
             while start < index, text[start] == UInt8(ascii: "0") { start += 1 }
             whole = UnsafeRawBufferPointer(rebasing: text[start..<index])
             fraction = UnsafeRawBufferPointer(rebasing: text[index..<index])
@@ -106,6 +118,7 @@ package enum NumberText {
                 index = start
                 while index < text.count, text[index] &- UInt8(ascii: "0") <= 9 { index += 1 }
                 digits += index - start
+                if index == start { isPlain = false }
                 var end = index
                 if dropsTrailingZeros { while end > start, text[end - 1] == UInt8(ascii: "0") { end -= 1 } }
                 fraction = UnsafeRawBufferPointer(rebasing: text[start..<end])

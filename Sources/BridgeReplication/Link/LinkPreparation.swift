@@ -85,7 +85,7 @@ struct LinkPreparation: Sendable {
     }
 
     private func targetFindings() async throws(BridgeError) -> [Finding] {
-        let schemas = try await source.describeTables(link.mappings.map(\.source))
+        let schemas = try await source.planTables(link.mappings.map(\.source))
         // The target is shown the tables in the mappings' order; one that is missing has its finding already.
         return schemas.count == link.mappings.count ? try await target.preflight(link, sources: schemas) : []
     }

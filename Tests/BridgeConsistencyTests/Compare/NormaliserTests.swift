@@ -64,7 +64,15 @@ struct NormaliserTests {
         .init(numeric, .numeric(precision: 12, scale: 2), 5, "5.01", false),
         .init(numeric, .numeric(precision: 12, scale: 2), "5.0", "5.00", false),
         .init(numeric, .text, "-0.50", "-0.50"),
-        .init(numeric, .text, "0.5", ".5"),
+        .init(numeric, .text, "0.5", ".5", false),
+        .init(numeric, .text, "7", "007", false),
+        .init(numeric, .text, "5", "+5", false),
+        .init(numeric, .text, "5", "5.", false),
+        .init(numeric, .text, "0", "00", false),
+        .init(numeric, .text, "0.05", "0.05"),
+        .init(numeric, .text, "-100", "-100"),
+        .init(.int32, .text, 7, "007", false),
+        .init(.int32, .text, 0, "-0", false),
         .init(numeric, .text, "0", "-0", false),
         .init(numeric, .text, "NaN", "NaN"),
         .init(.int32, numeric, 5, "5"),
@@ -208,6 +216,37 @@ struct NormaliserTests {
         let outcome = try await TableComparer(pair: pair).compare(
             source: isSource ? numbers : decimals, target: isSource ? decimals : numbers)
         #expect(outcome.matching == 3 && outcome.mismatched == 2 && outcome.equalByPolicy.isEmpty)
+    }
+
+    @Test("K9 S15 a decimal beside a column that holds numbers, whatever it is planned as, is compared as a number", arguments: [
+        LogicalType.int64, .float64, .text, .dynamic, .numeric(precision: 10, scale: 2),
+    ])
+    func decimalBesideNumbers(_ planned: LogicalType) async throws {
+        for isSource in [true, false] {
+            var file = layout([column("id", .int32, key: true), column("n", planned)])
+            file.scaleless = ["n"]
+            let server = layout([column("id", .int32, key: true), column("n", .numeric(precision: 12, scale: 2))])
+            let pair = isSource ? pair(file, server) : pair(server, file)
+            #expect(pair.incomparable.isEmpty)
+            let numbers = FakeView([[1, .real(19.9)], [2, 5], [3, .real(5.0)], [4, .real(19.9)], [5, 5], [6, "NaN"], [7, .real(-0.0)], [8, nil]])
+            let decimals = FakeView([[1, "19.90"], [2, "5.00"], [3, "5.00"], [4, "19.91"], [5, "50.00"], [6, "NaN"], [7, "0.00"], [8, nil]])
+            let outcome = try await TableComparer(pair: pair).compare(
+                source: isSource ? numbers : decimals, target: isSource ? decimals : numbers)
+            #expect(outcome.matching == 5 && outcome.mismatched == 3 && outcome.equalByPolicy.isEmpty)
+        }
+        // A column that is no number's, or of bytes and truth values, is what it was.
+        let server = layout([column("id", .int32, key: true), column("n", Self.numeric)])
+        var flags = layout([column("id", .int32, key: true), column("n", .boolean)])
+        flags.scaleless = ["n"]
+        #expect(pair(flags, server).incomparable.keys.sorted() == ["n"])
+        #expect(pair(layout([column("id", .int32, key: true), column("n", .float64)]), server).incomparable.keys.sorted() == ["n"])
+        // Text beside such a column is no decimal, so its zeros are a part of it.
+        var file = layout([column("id", .int32, key: true), column("n", Self.numeric)])
+        file.scaleless = ["n"]
+        let words = layout([column("id", .int32, key: true), column("n", .text)])
+        let outcome = try await TableComparer(pair: pair(words, file)).compare(
+            source: FakeView([[1, "5"], [2, "5.0"]]), target: FakeView([[1, 5], [2, 5]]))
+        #expect(outcome.matching == 1 && outcome.mismatched == 1)
     }
 
     @Test("policies that no column could need do not cost the servers' hashing")

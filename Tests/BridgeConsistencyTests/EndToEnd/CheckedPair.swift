@@ -39,7 +39,7 @@ struct CheckedPair: Sendable {
         let (from, to) = (try source.makeSource(), try target.makeTarget())
         try await from.connect()
         try await to.connect()
-        let schemas = try await from.describeTables(link.mappings.map(\.source))
+        let schemas = try await from.planTables(link.mappings.map(\.source))
         try await to.execute(to.schemaPlan(for: schemas, mappings: link.mappings))
         await from.close()
         await to.close()

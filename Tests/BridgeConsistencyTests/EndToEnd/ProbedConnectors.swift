@@ -77,6 +77,7 @@ struct ProbedSource: SourceConnector {
     func connect() async throws(BridgeError) { try await base.connect() }
     func listTables() async throws(BridgeError) -> [TableSchema] { try await base.listTables() }
     func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] { try await base.describeTables(names) }
+    func planTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] { try await base.planTables(names) }
     func openComparison(
         _ link: LinkDescription, role: ComparisonRole
     ) async throws(BridgeError) -> any ComparisonSession {

@@ -234,6 +234,30 @@ struct StructureComparisonTests {
         }
     }
 
+    @Test("K12 S16 bytes stay bytes whatever a SQLite column is declared as, but for a STRICT table's, which takes its own class alone")
+    func bytesAndStrict() {
+        func findings(_ type: LogicalType, _ declared: String, isStrict: Bool = false) -> (failed: [CheckReport.ValidationName], notes: [String]) {
+            var all = Structures.toSQLite
+            all.changeSource { $0.schema.columns[6].typeName = type.name; $0.schema.columns[6].type = type }
+            all.change { facts in
+                facts.schema.columns[5].typeName = declared
+                if isStrict { facts.schema.options.append("STRICT") }
+            }
+            return (all.failed, all.validations.flatMap(\.findings).filter { $0.contains("column price") })
+        }
+        for declared in ["BLOB", "TEXT", "INTEGER", "REAL", "DATE", ""] {
+            let (failed, notes) = findings(.bytes, declared)
+            #expect(failed == [] && notes.isEmpty, "\(declared): \(notes)")
+        }
+        for (type, declared) in [(LogicalType.bytes, "TEXT"), (.bytes, "INTEGER"), (.text, "INTEGER"), (.numeric(precision: nil, scale: nil), "REAL"), (.float64, "INT")] {
+            let (failed, notes) = findings(type, declared, isStrict: true)
+            #expect(failed.contains(.schemas) && notes.count == 1, "\(type.name) \(declared): \(notes)")
+        }
+        for (type, declared) in [(LogicalType.bytes, "BLOB"), (.text, "TEXT"), (.float64, "REAL"), (.int64, "INTEGER"), (.bytes, "ANY")] {
+            #expect(findings(type, declared, isStrict: true).notes.isEmpty, "\(type.name) \(declared)")
+        }
+    }
+
     @Test("K12 from SQLite to PostgreSQL: names have no case, and a unique index stands for a unique constraint")
     func fromSQLite() {
         var all = Structures.toPostgres

@@ -50,23 +50,52 @@ enum PortableExpression {
         }
     }
 
-    /// Whether a condition is made only of columns, numbers, strings, comparisons and AND, OR, NOT, IN, IS, NULL, BETWEEN.
-    /// LIKE, COLLATE, functions and arithmetic are not: they differ between the engines.
-    static func isCondition(_ expression: String, columns: [String]) -> Bool {
+    /// A condition as PostgreSQL writes it; nil unless it is made only of columns, numbers, strings, comparisons and AND, OR, NOT,
+    /// IN, IS, NULL, BETWEEN. LIKE, COLLATE, functions and arithmetic are not: they differ between the engines.
+    ///
+    /// Names are quoted as they are spelled where the table was made: SQLite takes brackets and backquotes too, and any case.
+    static func condition(_ expression: String, columns: [String]) -> String? {
         let words: Set<String> = ["AND", "OR", "NOT", "IN", "IS", "NULL", "BETWEEN"]
-        guard let tokens = tokens(expression) else { return false }
-        return tokens.allSatisfy { token in
+        guard let tokens = tokens(expression) else { return nil }
+        var result: [String] = []
+        for token in tokens {
             switch token.first {
-            case "'"?: true
-            case "\""?:
-                // SQLite takes a quoted name that is no column for a string.
-                columns.contains(String(token.dropFirst().dropLast()).replacing("\"\"", with: "\""))
+            case "'"?: result.append(token)
+            case "\""?, "`"?, "["?:
+                // SQLite takes a name in double quotes that is no column for a string.
+                guard let name = unquoted(token), let column = column(name, columns) else { return nil }
+                result.append(column)
             case let first? where first.isLetter || first == "_":
-                words.contains(token.uppercased()) || columns.contains(token)
-            case let first? where first.isNumber || first == "." || first == "-": isNumber(token)
-            default: ["=", "<>", "!=", "<", ">", "<=", ">=", "(", ")", ","].contains(token)
+                if words.contains(token.uppercased()) {
+                    result.append(token)
+                } else if let column = column(token, columns) {
+                    result.append(column)
+                } else {
+                    return nil
+                }
+            case let first? where first.isNumber || first == "." || first == "-":
+                guard isNumber(token) else { return nil }
+                result.append(token)
+            default:
+                guard ["=", "==", "<>", "!=", "<", ">", "<=", ">=", "(", ")", ","].contains(token) else { return nil }
+                result.append(token == "==" ? "=" : token)
             }
         }
+        return result.joined(separator: " ")
+    }
+
+    /// The column of a name in whatever case, quoted.
+    private static func column(_ name: String, _ columns: [String]) -> String? {
+        columns.first { folded($0) == folded(name) }.map { quoteIdentifier($0) }
+    }
+
+    /// SQLite folds the letters of ASCII and no others.
+    private static func folded(_ name: String) -> [UInt8] { name.utf8.map { (0x41...0x5A).contains($0) ? $0 + 0x20 : $0 } }
+
+    private static func unquoted(_ token: String) -> String? {
+        guard let first = token.first, token.count >= 2 else { return nil }
+        let name = String(token.dropFirst().dropLast())
+        return first == "[" ? name : name.replacing("\(first)\(first)", with: "\(first)")
     }
 
     // MARK: Tokens
@@ -80,7 +109,10 @@ enum PortableExpression {
                 continue
             }
             let length: Int
-            if first == "'" || first == "\"" {
+            if first == "[" {
+                guard let end = rest.firstIndex(of: "]") else { return nil }
+                length = rest.distance(from: rest.startIndex, to: end) + 1
+            } else if first == "'" || first == "\"" || first == "`" {
                 guard let end = quotedLength(rest, first) else { return nil }
                 length = end
             } else if first.isLetter || first == "_" {
@@ -89,7 +121,7 @@ enum PortableExpression {
                 length = rest.prefix { $0.isNumber || $0 == "." }.count
             } else if first == "-", signMayFollow(tokens.last) {
                 length = 1 + rest.dropFirst().prefix { $0.isNumber || $0 == "." }.count
-            } else if ["<>", "!=", "<=", ">="].contains(where: { rest.hasPrefix($0) }) {
+            } else if ["<>", "!=", "<=", ">=", "=="].contains(where: { rest.hasPrefix($0) }) {
                 length = 2
             } else {
                 length = 1
@@ -103,7 +135,7 @@ enum PortableExpression {
     /// Whether a minus behind this token is a number's sign, not a subtraction.
     private static func signMayFollow(_ token: String?) -> Bool {
         guard let token else { return true }
-        return ["=", "<>", "!=", "<", ">", "<=", ">=", "(", ",", "AND", "OR", "NOT", "IN", "BETWEEN"].contains(
+        return ["=", "==", "<>", "!=", "<", ">", "<=", ">=", "(", ",", "AND", "OR", "NOT", "IN", "BETWEEN"].contains(
             token.uppercased())
     }
 

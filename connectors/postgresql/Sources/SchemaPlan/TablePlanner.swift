@@ -152,16 +152,15 @@ struct TablePlanner {
         _ check: CheckSchema, _ typed: [(name: String, type: String)], exists: Bool, to parts: inout [String],
         _ draft: inout SchemaDraft
     ) throws(BridgeError) {
-        let isPortable = isSameEngine || PortableExpression.isCondition(check.expression, columns: typed.map(\.name))
-        guard isPortable,
-            exists ? true : try draft.catalog.understands("(\(check.expression))::boolean", columns: typed)
-        else {
+        let condition =
+            isSameEngine ? check.expression : PortableExpression.condition(check.expression, columns: typed.map(\.name))
+        guard let condition, exists ? true : try draft.catalog.understands("(\(condition))::boolean", columns: typed) else {
             draft.note(
                 "The check\(check.name.map { " \($0)" } ?? "") of \(source.name) is not carried over: the target does not know its expression.")
             return
         }
         let name = check.name.map { "CONSTRAINT \(quoteIdentifier($0)) " } ?? ""
-        parts.append("\(name)CHECK (\(check.expression))")
+        parts.append("\(name)CHECK (\(condition))")
     }
 
     private func noteCollations(_ draft: inout SchemaDraft) {
@@ -218,12 +217,12 @@ struct TablePlanner {
         _ index: IndexSchema, _ present: [(name: String, body: String)], _ draft: inout SchemaDraft
     ) throws(BridgeError) {
         let portable = columns.filter { $0.generation == nil }.map(\.name)
-        let predicateFits = index.predicate.map { PortableExpression.isCondition($0, columns: portable) } ?? true
-        guard index.parts.allSatisfy({ $0.column.map(portable.contains) ?? false }), predicateFits else {
+        let predicate = index.predicate.flatMap { PortableExpression.condition($0, columns: portable) }
+        guard index.parts.allSatisfy({ $0.column.map(portable.contains) ?? false }), (predicate == nil) == (index.predicate == nil) else {
             draft.note("The index \(index.name) of \(source.name) is not carried over: its expressions are SQLite's.")
             return
         }
-        if let predicate = index.predicate {
+        if let predicate {
             var typed: [(name: String, type: String)] = []
             for column in columns where column.generation == nil { typed.append((column.name, try canonicalTypeName(column))) }
             guard try draft.catalog.understands("(\(predicate))::boolean", columns: typed) else {
@@ -242,7 +241,7 @@ struct TablePlanner {
         let exists = present.contains { $0.name == name }
         draft.add(
             "CREATE \(index.isUnique ? "UNIQUE " : "")INDEX \(quoteIdentifier(name)) ON \(target.quoted) (\(parts.joined(separator: ", ")))"
-                + (index.predicate.map { " WHERE \($0)" } ?? ""),
+                + (predicate.map { " WHERE \($0)" } ?? ""),
             makes: "index \(name) on \(target)", exists: exists)
     }
 

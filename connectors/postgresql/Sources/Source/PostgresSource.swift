@@ -70,6 +70,8 @@ package actor PostgresSource: SourceConnector {
         try PostgresCatalog(session()).describeTables(names)
     }
 
+    package func planTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] { try await describeTables(names) }
+
     package func preflight(_ link: LinkDescription) async throws(BridgeError) -> [Finding] {
         try SourcePreflight(session: session(), link: link).findings()
     }

@@ -127,4 +127,40 @@ struct SchemaPlanTests {
         #expect(error?.code == .typeUnsupported)
         await to.target.close()
     }
+
+    @Test("P29 S15 conditions that write names in brackets, backquotes or another case are carried over")
+    func quotedNames() async throws {
+        let to = try await TargetFixture("", tables: [])
+        let names = ["Quantity", "Unit Price", "a\"b", "]"]
+        let table = TableSchema(
+            engine: EngineName(rawValue: "sqlite"), name: TableName(name: "t"),
+            columns: [ColumnSchema(name: "id", typeName: "INTEGER", type: .int64)]
+                + names.map { ColumnSchema(name: $0, typeName: "REAL", type: .float64) },
+            primaryKey: ["id"],
+            indexes: [
+                IndexSchema(name: "partial", parts: [.init(column: "Quantity")], isUnique: false, predicate: "[Unit Price] IS NOT NULL and `quantity` > 1")
+            ],
+            checks: [
+                CheckSchema(name: "one", expression: "[Quantity]>=(0) AND [Quantity]<=(1000)"), CheckSchema(name: "two", expression: "`Unit Price` > 0"),
+                CheckSchema(name: "three", expression: "`a\"b` <> 1 AND \"a\"\"b\" != 2"), CheckSchema(name: "four", expression: "QUANTITY == Quantity"),
+                CheckSchema(name: "five", expression: "`]` IS NULL OR [unit price] < 5 OR 1 IN (2,\t3)"), CheckSchema(name: "odd", expression: "[Quantity] <> 'a b' OR [nothing] = 1"),
+                CheckSchema(name: "text", expression: "\"nothing\" = 'nothing'"), CheckSchema(name: "open", expression: "[Quantity"),
+            ])
+        let mappings = [TableMapping(source: TableName(name: "t"), target: TargetFixture.name("t"))]
+        let plan = try await to.target.schemaPlan(for: [table], mappings: mappings)
+        try await to.target.execute(plan)
+        #expect(plan.notes.count == 3 && ["odd", "text", "open"].allSatisfy { name in plan.notes.contains { $0.contains(" \(name) ") } }, "\(plan.notes)")
+        #expect(
+            try await to.sql("SELECT string_agg(conname || ' ' || pg_get_constraintdef(oid), E'\\n' ORDER BY conname) FROM pg_constraint WHERE contype = 'c' AND conrelid = 't'::regclass")
+                == """
+                five CHECK ((("]" IS NULL) OR ("Unit Price" < (5)::double precision) OR (1 = ANY (ARRAY[2, 3]))))
+                four CHECK (("Quantity" = "Quantity"))
+                one CHECK ((("Quantity" >= (0)::double precision) AND ("Quantity" <= (1000)::double precision)))
+                three CHECK ((("a""b" <> (1)::double precision) AND ("a""b" <> (2)::double precision)))
+                two CHECK (("Unit Price" > (0)::double precision))
+                """)
+        #expect(try await to.sql("SELECT pg_get_expr(indpred, indrelid) FROM pg_index WHERE indpred IS NOT NULL").contains("\"Unit Price\" IS NOT NULL"))
+        #expect(try await to.target.schemaPlan(for: [table], mappings: mappings).statements.allSatisfy { $0.exists })
+        await to.target.close()
+    }
 }

@@ -26,9 +26,10 @@ struct ContentLook: OptionSet {
         let result = sqlite3_create_function_v2(
             database.handle, name, 1, SQLITE_UTF8 | SQLITE_DETERMINISTIC, nil, nil,
             { context, _, values in
-                guard let value = values?[0], let room = sqlite3_aggregate_context(context, 8) else { return }
-                let seen = room.assumingMemoryBound(to: Int64.self)
-                seen.pointee |= ContentLook(value).rawValue
+                // What could not be looked at is not the same as nothing.
+                guard let value = values?[0], let room = sqlite3_aggregate_context(context, 8), let look = ContentLook(value)
+                else { return sqlite3_result_error_nomem(context) }
+                room.assumingMemoryBound(to: Int64.self).pointee |= look.rawValue
             },
             { context in
                 // Without a row nothing was seen, and there is no room.
@@ -40,7 +41,8 @@ struct ContentLook: OptionSet {
 
     init(rawValue: Int64) { self.rawValue = rawValue }
 
-    private init(_ value: OpaquePointer) {
+    /// nil if memory does not suffice to look at it.
+    private init?(_ value: OpaquePointer) {
         switch sqlite3_value_type(value) {
         case SQLITE_INTEGER:
             let integer = sqlite3_value_int64(value)
@@ -51,7 +53,7 @@ struct ContentLook: OptionSet {
         case SQLITE_BLOB: self = .blob
         case SQLITE_TEXT:
             self = .text
-            guard let text = sqlite3_value_text(value) else { return }
+            guard let text = sqlite3_value_text(value) else { return nil }
             switch TextFault(UnsafeRawBufferPointer(start: text, count: Int(sqlite3_value_bytes(value)))) {
             case .none: break
             case .zeroByte: insert(.zeroByte)

@@ -1,28 +1,5 @@
 package import BridgeCore
 
-/// A column's affinity: how SQLite converts what is stored in it. Section 3.1 of SQLite's page on data types.
-package enum Affinity: Hashable, Sendable {
-    case integer, real, text, numeric, blob
-
-    /// By the declared type's name.
-    package init(declared: String, isStrict: Bool) {
-        let name = declared.uppercased()
-        if isStrict, name == "ANY" {
-            self = .blob
-        } else if name.contains("INT") {
-            self = .integer
-        } else if name.contains("CHAR") || name.contains("CLOB") || name.contains("TEXT") {
-            self = .text
-        } else if name.contains("BLOB") || name.isEmpty {
-            self = .blob
-        } else if name.contains("REAL") || name.contains("FLOA") || name.contains("DOUB") {
-            self = .real
-        } else {
-            self = .numeric
-        }
-    }
-}
-
 /// A table as SQLite has it: more than a ``TableSchema`` says, for triggers and statements.
 package struct SQLiteTable: Sendable {
     /// Whether a name stands for the row that is changed wherever a trigger says it, in quotes too.

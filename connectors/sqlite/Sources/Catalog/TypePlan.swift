@@ -30,7 +30,7 @@ package struct ColumnContents: Hashable, Sendable {
 /// | integers | REAL affinity | float64 |
 /// | integers, reals | DECIMAL, NUMERIC with the affinity NUMERIC | numeric |
 /// | integers | anything else | int64 |
-/// | reals, perhaps integers that a double stands for where affinity is REAL or NUMERIC | anything else | float64 |
+/// | reals, perhaps integers that a double stands for where the affinity is a number's | anything else | float64 |
 /// | text | anything: what reads as a number where the affinity is a number's is none any more | text |
 /// | blobs | anything | bytes |
 /// | nothing | by affinity: INTEGER int64, REAL float64, TEXT text, BLOB bytes; NUMERIC by its name, text if it is unknown | |
@@ -53,8 +53,11 @@ package enum TypePlan {
             return isDecimal ? decimal(declared) : .float64
         case (true, true, false, false):
             if isDecimal { return decimal(declared) }
-            guard !contents.hasIntegerBeyondReals else { return .dynamic }
-            return column.affinity == .real || (column.affinity == .numeric && !declared.isEmpty) ? .float64 : .dynamic
+            // Only where SQLite makes an integer of a double that is one does an integer come back. Without affinity 5.0 would stay,
+            // which the target sees to: such a column of doubles takes no integer later on. ANY is without affinity in a STRICT
+            // table, and the target cannot tell.
+            guard !contents.hasIntegerBeyondReals, declared != "ANY" else { return .dynamic }
+            return column.affinity.isNumber ? .float64 : .dynamic
         case (false, false, true, false):
             return .text
         case (false, false, false, true):

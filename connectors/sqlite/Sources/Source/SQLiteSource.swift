@@ -61,30 +61,33 @@ package actor SQLiteSource: SourceConnector {
 
     package func listTables() async throws(BridgeError) -> [TableSchema] {
         let connection = try open()
-        var tables: [TableSchema] = []
-        for name in try SQLiteCatalog.tableNames(connection.database) {
-            if let schema = try describe(name, connection) { tables.append(schema) }
-        }
-        return tables
+        return try describe(SQLiteCatalog.tableNames(connection.database), connection, isPlan: false)
     }
 
     package func describeTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] {
-        let connection = try open()
-        var tables: [TableSchema] = []
-        for name in names where name.schema == nil || name.schema == "main" {
-            guard !SQLiteCatalog.isInternal(name.name) else { continue }
-            if let schema = try describe(name.name, connection) { tables.append(schema) }
-        }
-        return tables
+        try describe(Self.own(names), try open(), isPlan: false)
     }
 
-    /// Every value is looked at, since only what is stored says what a column holds.
-    private func describe(_ name: String, _ connection: SQLiteConnection) throws(BridgeError) -> TableSchema? {
-        guard let table = try SQLiteCatalog.table(name, connection.database) else { return nil }
-        let quoted = quoteIdentifier(table.name)
-        return table.schema(
-            contents: try contents(table, connection),
-            estimatedRows: try connection.database.integer("SELECT count(*) FROM main.\(quoted)"))
+    package func planTables(_ names: [TableName]) async throws(BridgeError) -> [TableSchema] {
+        try describe(Self.own(names), try open(), isPlan: true)
+    }
+
+    /// Names that an application's tables may have.
+    private static func own(_ names: [TableName]) -> [String] {
+        names.filter { ($0.schema == nil || $0.schema == "main") && !SQLiteCatalog.isInternal($0.name) }.map(\.name)
+    }
+
+    /// - Parameter isPlan: every value is looked at, since only what is stored says what a column holds.
+    private func describe(
+        _ names: [String], _ connection: SQLiteConnection, isPlan: Bool
+    ) throws(BridgeError) -> [TableSchema] {
+        var tables: [TableSchema] = []
+        for name in names {
+            guard let table = try SQLiteCatalog.table(name, connection.database) else { continue }
+            let rows = try RowEstimate(table).read(connection.database)
+            tables.append(table.schema(contents: isPlan ? try contents(table, connection) : nil, estimatedRows: rows))
+        }
+        return tables
     }
 
     private func contents(_ table: SQLiteTable, _ connection: SQLiteConnection) throws(BridgeError) -> [ColumnContents] {

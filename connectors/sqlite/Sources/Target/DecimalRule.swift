@@ -52,7 +52,9 @@ struct DecimalRule: Hashable, Sendable {
             guard let back = NumberText.Decimal(UnsafeRawBufferPointer(bytes), dropsTrailingZeros: false),
                 back.isNegative == decimal.isNegative, back.whole.elementsEqual(decimal.whole)
             else { return false }
-            let (one, other) = (back.fraction, decimal.fraction)
+            // A double that is an integer comes back without a point.
+            let one = back.fraction.elementsEqual("0".utf8) ? back.fraction[..<0] : back.fraction[...]
+            let other = decimal.fraction[...]
             let common = min(one.count, other.count)
             let rest = one[common...].allSatisfy { $0 == UInt8(ascii: "0") } && other[common...].allSatisfy { $0 == UInt8(ascii: "0") }
             guard rest, one[..<common].elementsEqual(other[..<common]) else { return false }

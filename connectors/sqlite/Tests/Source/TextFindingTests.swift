@@ -1,4 +1,5 @@
 import BridgeCore
+import CSQLite
 import Testing
 
 @testable import BridgeSQLite
@@ -36,6 +37,60 @@ import Testing
         try database.run("UPDATE t SET zero = 'a', bad = 'b', both = 1, surrogate = NULL")
         #expect(try await source.preflight(link).isEmpty)
         await source.close()
+    }
+
+    @Test("S3 the values are looked at for a plan, and not for what the catalog alone can tell")
+    func looks() async throws {
+        let database = try TestDatabase("CREATE TABLE t(id INTEGER PRIMARY KEY, at DATE, x); INSERT INTO t VALUES(1, 5, 1.5), (2, 6, NULL)")
+        let source = SQLiteSource(path: database.path)
+        let name = [TableName(name: "t")]
+        #expect(try await source.planTables(name).first?.columns.map(\.type) == [.int64, .int64, .float64])
+        for tables in [try await source.describeTables(name), try await source.listTables()] {
+            #expect(tables.map(\.name.name) == ["t"] && tables.first?.estimatedRows == 2)
+            #expect(tables.first?.columns.map(\.type) == [.int64, .text, .dynamic])
+        }
+        await source.close()
+    }
+
+    @Test("S-types integers and reals are doubles where SQLite makes an integer of a double that is one, and no type elsewhere")
+    func mixedNumbers() throws {
+        let database = try SQLiteDatabase(path: ":memory:", access: .create, busyTimeout: 0)
+        try database.execute(
+            """
+            CREATE TABLE t(id INTEGER PRIMARY KEY, i INT, big BIGINT, r REAL, m MONEY, bare, b BLOB, a ANY, exact INTEGER);
+            INSERT INTO t VALUES(1, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5, 1.5), (2, 5, 9007199254740993, 5, 5, 5, 5, 5, NULL);
+            CREATE TABLE s(id INTEGER PRIMARY KEY, a ANY) STRICT;
+            INSERT INTO s VALUES(1, 1.5), (2, 5);
+            """)
+        let table = try #require(try SQLiteCatalog.table("t", database))
+        let schema = try table.schema(contents: table.scanContents(database))
+        #expect(
+            schema.columns.map(\.type) == [.int64, .float64, .dynamic, .float64, .float64, .dynamic, .dynamic, .dynamic, .float64])
+        let strict = try #require(try SQLiteCatalog.table("s", database))
+        #expect(try strict.schema(contents: strict.scanContents(database)).columns.map(\.type) == [.int64, .dynamic])
+    }
+
+    @Test("S2 S16 what memory does not suffice to look at is an error, not a value without a fault")
+    func outOfMemory() throws {
+        let characters = 1_000_000
+        let source = try TestDatabase("CREATE TABLE t(id INTEGER PRIMARY KEY, v TEXT)", encoding: "UTF-16")
+        try source.run("INSERT INTO t VALUES(1, hex(zeroblob(\(characters / 2))) || char(0))")
+        let database = try SQLiteDatabase(path: source.path, access: .readWrite, busyTimeout: 0)
+        let table = try #require(try SQLiteCatalog.table("t", database))
+        #expect(try table.scanContents(database)[1].textFault == .zeroByte)
+        defer { sqlite3_hard_heap_limit64(0) }
+        var outcomes: Set<String> = []
+        // From a limit at which not even the row can be read to one at which all goes well.
+        for limit in stride(from: Int64(0), to: Int64(characters) * 10, by: characters / 4) {
+            sqlite3_hard_heap_limit64(sqlite3_memory_used() + 100_000 + limit)
+            do {
+                let contents = try table.scanContents(database)
+                #expect(contents[1].hasText && contents[1].textFault == .zeroByte, "\(limit)")
+                outcomes.insert("seen")
+            } catch { outcomes.insert("refused") }
+            sqlite3_hard_heap_limit64(0)
+        }
+        #expect(outcomes == ["seen", "refused"])
     }
 
     @Test("a mixture that no double holds is no float64")

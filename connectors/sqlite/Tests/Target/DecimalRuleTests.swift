@@ -46,6 +46,8 @@ import Testing
         let back = DecimalRule(scale: nil, ignoresTrailingZeros: true, isReal: false)
         let scaled = DecimalRule(scale: 2, ignoresTrailingZeros: false, isReal: false)
         let real = DecimalRule(scale: nil, ignoresTrailingZeros: true, isReal: true)
+        let realThere = DecimalRule(scale: nil, ignoresTrailingZeros: false, isReal: true)
+        let realScaled = DecimalRule(scale: 2, ignoresTrailingZeros: false, isReal: true)
         let smallest = "0." + String(repeating: "0", count: 323) + "5"
         for (text, rule, wanted) in [
             ("0", there, .integer(0)), ("-5", there, .integer(-5)), ("1.1", there, .real(1.1)), ("-0.001", there, .real(-0.001)),
@@ -59,7 +61,10 @@ import Testing
             ("123456789012345.6", there, .real(123456789012345.6)), ("9007199254740992.5", back, nil), (smallest, there, .real(.leastNonzeroMagnitude)),
             ("0." + String(repeating: "0", count: 330) + "5", back, nil), ("1" + String(repeating: "0", count: 400), back, nil),
             ("-0.00", back, nil), ("", back, nil), ("1e3", back, nil), ("NaN", back, .text), ("-Infinity", back, .text), ("5", real, .real(5)),
-            ("0", real, .real(0)), ("9007199254740993", real, nil),
+            ("0", real, .real(0)), ("9007199254740993", real, nil), ("5", realThere, .real(5)), ("0", realThere, .real(0)), ("-120", realThere, .real(-120)),
+            ("5.0", realThere, nil), ("0.0", realThere, nil), ("-0", realThere, nil), ("1.5", realThere, .real(1.5)), ("1.50", realThere, nil),
+            ("9007199254740992", realThere, .real(9_007_199_254_740_992)), ("9007199254740993", realThere, nil), ("100000000000000000000", realThere, .real(1e20)),
+            ("5.00", realScaled, .real(5)), ("5", realScaled, nil), ("1.10", realScaled, .real(1.1)),
         ] as [(String, DecimalRule, DecimalRule.Number?)] {
             #expect(number(text, rule) == wanted, "\(text.prefix(40)), \(rule)")
         }

@@ -80,6 +80,7 @@ import Testing
             ("jsonb", "JSON", ["[1]", "null", "\"1\""], ["1"]), ("uuid", "UUID", ["123e4567-e89b-12d3-a456-426614174000"], []),
             ("timestamp with time zone", "DATETIME", ["2024-01-02 03:04:05.000000Z", "infinity"], []), ("date", "DATE", ["2024-01-02"], []),
             ("numeric(10,2)", "DECIMAL(10,2)", ["1.10", "5.00", "NaN"], ["1.1"]), ("numeric", "NUMERIC", ["1.1", "5"], ["1.10", "12345678901234567890.5"]),
+            ("numeric", "REAL", ["1.1", "5", "-1200"], ["1.10", "5.0", "123456789012345678"]), ("numeric(10,2)", "DOUBLE", ["1.10", "5.00"], ["5"]),
             ("double precision", "NUMERIC", [1.5, 1.0, 1e300], [-0.0, .real(.nan)]), ("double precision", "INTEGER", [2.0, 2.5], [-0.0]),
         ] as [(String, String, [Value], [Value])])
     func numberColumns(type: String, declared: String, good: [Value], bad: [Value]) async throws {

@@ -93,8 +93,13 @@ actor PostgresTableLoad: TableLoad {
                 targets.append(nil)
                 continue
             }
+            if link.form == .canonical, let reason = TypeCompatibility.refusal(of: column, form: .canonical, into: target) {
+                throw BridgeError(
+                    .targetTableMismatch, reason, context: [.init(.table, table.name.description), .init(.column, column.name)])
+            }
             names.append(column.name)
-            targets.append((column.name, TargetType(typeName: target.baseTypeName)))
+            let source = link.form == .canonical ? column : nil
+            targets.append((column.name, TargetType(typeName: target.baseTypeName, source: source)))
         }
         return names
     }

@@ -92,7 +92,8 @@ final class RelationPlan {
             columns.append(
                 Column(
                     imageIndex: position, name: source.name, target: target,
-                    type: TargetType(typeName: target.baseTypeName), isKey: keyNames.contains(source.name),
+                    type: TargetType(typeName: target.baseTypeName, source: relation.form == .canonical ? source : nil),
+                    isKey: keyNames.contains(source.name),
                     equalityOperator: equality))
         }
         for target in table.columns

@@ -7,7 +7,8 @@ enum TypeCompatibility {
         let fits =
             switch form {
             case .native: isAssignable(source.typeName, to: target)
-            case .canonical: isCanonical(source.type, writableTo: target.baseTypeName)
+            case .canonical:
+                isCanonical(source.type, writableTo: target.baseTypeName) && !wouldChangeClass(source, target.baseTypeName)
             }
         return fits ? nil : "a column of type \(source.typeName) cannot be held by the target's type \(target.typeName)"
     }
@@ -81,6 +82,18 @@ enum TypeCompatibility {
         "nummultirange", "tsmultirange", "tstzmultirange", "datemultirange", "jsonpath", "txid_snapshot", "pg_snapshot",
     ]
 
+    /// Whether a number would come back to a column that converts nothing as a value of another class: decimals as text, a
+    /// double for an integer.
+    private static func wouldChangeClass(_ source: Relation.Column, _ name: String) -> Bool {
+        guard source.keepsClasses else { return false }
+        switch (source.type, TargetType(typeName: name)) {
+        case (.int16, .numeric), (.int32, .numeric), (.int64, .numeric), (.float32, .numeric), (.float64, .numeric): return true
+        case (.int16, .float32), (.int32, .float32), (.int64, .float32), (.int16, .float64), (.int32, .float64), (.int64, .float64):
+            return true
+        default: return false
+        }
+    }
+
     /// Another engine, by the type table: a class of values is written only to columns that hold it as it is.
     private static func isCanonical(_ source: LogicalType, writableTo name: String) -> Bool {
         let target = TargetType(typeName: name)
@@ -103,7 +116,8 @@ enum TypeCompatibility {
             }
         case .numeric:
             if case .numeric = target { return true }
-            return target == .float64
+            if case .float64 = target { return true }
+            return false
         case .bytes: return target == .bytes
         case .timestampWithTimeZone, .timestamp, .date, .time:
             switch target {

@@ -13,6 +13,8 @@ enum CellRefusal: Error {
     case zeroByte
     /// Text that the server would not read as the value it says: `now`, `1/2/2024`.
     case notCanonical
+    /// Text that a column of numbers would give back in another spelling: `007`.
+    case respelled
 
     /// One sentence, lower case, about a value that is not shown.
     var message: String {
@@ -25,6 +27,7 @@ enum CellRefusal: Error {
         case .invalidUTF8: "a text is not valid UTF-8"
         case .zeroByte: "a text holds a zero byte, which PostgreSQL cannot store"
         case .notCanonical: "a text is not a date or time in the form that is agreed"
+        case .respelled: "a text would come back from the target column's type in another spelling"
         }
     }
 }
@@ -89,10 +92,16 @@ enum CellEncoder {
             buffer.append(UInt8(ascii: value == 1 ? "t" : "f"))
             return
         case .integer(let min, let max): guard value >= min && value <= max else { throw .outOfRange }
-        // The least of all comes back from a double as a double.
-        case .float64: guard Double(exactly: value) != nil, value != .min else { throw .wouldBeRounded }
-        case .float32: guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
-        case .numeric: break
+        case .float64(let takesIntegers):
+            guard takesIntegers else { throw .wrongClass }
+            // The least of all comes back from a double as a double.
+            guard Double(exactly: value) != nil, value != .min else { throw .wouldBeRounded }
+        case .float32(let takesIntegers):
+            guard takesIntegers else { throw .wrongClass }
+            guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
+        case .numeric(let scale):
+            // Below zero digits in front of the point are dropped.
+            if let scale, scale < 0, !fits(String(value).utf8, scale: scale) { throw .wouldBeRounded }
         default: throw .wrongClass
         }
         buffer.appendDecimal(value)
@@ -111,6 +120,7 @@ enum CellEncoder {
             guard fits(NumberText.decimal(value).utf8, scale: scale) else { throw .wouldBeRounded }
         default: throw .wrongClass
         }
+        if case .numeric = type { return try append(decimal: value, buffer) }
         if value.isNaN {
             buffer.append(utf8: "NaN")
         } else if value.isInfinite {
@@ -121,6 +131,14 @@ enum CellEncoder {
         }
     }
 
+    /// A number without a point in it, if it has none: a decimal keeps the zeros behind it, and a double has no more than the
+    /// number.
+    private static func append(decimal value: Double, _ buffer: RecordBuffer) throws(CellRefusal) {
+        guard value != 0 || value.sign == .plus else { throw .wouldBeRounded }
+        let text = value.description
+        buffer.append(utf8: text.utf8.suffix(2).elementsEqual(".0".utf8) ? String(text.utf8.dropLast(2)) ?? text : text)
+    }
+
     private static func check(string bytes: UnsafeRawBufferPointer, as type: TargetType) throws(CellRefusal) {
         switch type {
         case .text(let limit):
@@ -128,9 +146,7 @@ enum CellEncoder {
             if let limit, characters > limit { throw .tooLong }
         case .other:
             _ = try countCharacters(bytes)
-        case .numeric(let scale):
-            guard isNumericText(bytes) else { throw .wrongClass }
-            if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
+        case .numeric(let scale): try check(decimal: bytes, scale: scale)
         case .dateTime(let precision):
             guard startsWithDate(bytes) || isInfinity(bytes) else { throw .notCanonical }
             try checkSecondsFraction(bytes, precision: precision)
@@ -168,32 +184,11 @@ enum CellEncoder {
             }
             let byte = bytes[index]
             if byte == 0 { throw .zeroByte }
-            guard let length = sequenceLength(bytes, index) else { throw .invalidUTF8 }
+            guard let length = UTF8Text.sequenceLength(bytes, index) else { throw .invalidUTF8 }
             index += length
             characters += 1
         }
         return characters
-    }
-
-    /// The length of the well-formed UTF-8 sequence at `index` (Unicode, table 3-7); nil if there is none.
-    private static func sequenceLength(_ bytes: UnsafeRawBufferPointer, _ index: Int) -> Int? {
-        let first = bytes[index]
-        if first < 0x80 { return 1 }
-        let length: Int
-        var second: ClosedRange<UInt8> = 0x80...0xBF
-        switch first {
-        case 0xC2...0xDF: length = 2
-        case 0xE0: (length, second) = (3, 0xA0...0xBF)
-        case 0xE1...0xEC, 0xEE...0xEF: length = 3
-        case 0xED: (length, second) = (3, 0x80...0x9F)
-        case 0xF0: (length, second) = (4, 0x90...0xBF)
-        case 0xF1...0xF3: length = 4
-        case 0xF4: (length, second) = (4, 0x80...0x8F)
-        default: return nil
-        }
-        guard bytes.count - index >= length, second.contains(bytes[index + 1]) else { return nil }
-        for offset in 2..<max(2, length) where bytes[index + offset] & 0xC0 != 0x80 { return nil }
-        return length
     }
 
     // MARK: Numbers and times
@@ -201,38 +196,27 @@ enum CellEncoder {
     @inline(__always)
     private static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
 
-    /// Optional sign, digits, optional point and digits; or NaN and the infinities.
-    private static func isNumericText(_ bytes: UnsafeRawBufferPointer) -> Bool {
-        if ["NaN", "Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) { return true }
-        var index = 0
-        if index < bytes.count, bytes[index] == UInt8(ascii: "-") || bytes[index] == UInt8(ascii: "+") { index += 1 }
-        var digits = 0
-        var points = 0
-        while index < bytes.count {
-            if isDigit(bytes[index]) {
-                digits += 1
-            } else if bytes[index] == UInt8(ascii: ".") {
-                points += 1
-            } else {
-                return false
-            }
-            index += 1
+    /// Lets through what a column of decimals gives back byte for byte: the server reads `007` and `+7` too, and keeps 7.
+    private static func check(decimal bytes: UnsafeRawBufferPointer, scale: Int?) throws(CellRefusal) {
+        guard let decimal = NumberText.Decimal(bytes, dropsTrailingZeros: false) else {
+            if "NaN".utf8.elementsEqual(bytes) { return }
+            guard ["Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) else { throw .wrongClass }
+            // Only a column without a limit has it.
+            guard scale == nil else { throw .outOfRange }
+            return
         }
-        return digits > 0 && points <= 1
+        if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
+        guard decimal.isPlain, !(decimal.isNegative && decimal.isZero),
+            scale.map({ decimal.fraction.count == max(0, $0) }) ?? true
+        else { throw .respelled }
     }
 
-    /// Whether no digit but zero stands beyond `scale` places behind the point.
-    private static func fits(_ text: some Sequence<UInt8>, scale: Int) -> Bool {
-        var places = -1
-        for byte in text {
-            if byte == UInt8(ascii: ".") {
-                places = 0
-            } else if places >= 0 {
-                places += 1
-                if places > scale && byte != UInt8(ascii: "0") { return false }
-            }
-        }
-        return true
+    /// Whether no digit but zero stands beyond `scale` places behind the point, or, below zero, so many in front of it.
+    private static func fits(_ text: some BidirectionalCollection<UInt8>, scale: Int) -> Bool {
+        let point = text.firstIndex(of: UInt8(ascii: ".")) ?? text.endIndex
+        let fraction = text[point...].dropFirst().dropFirst(max(0, scale))
+        let whole = text[..<point].suffix(max(0, -scale))
+        return fraction.allSatisfy { $0 == UInt8(ascii: "0") } && whole.allSatisfy { [UInt8(ascii: "0"), UInt8(ascii: "-")].contains($0) }
     }
 
     /// `YYYY-`, with as many digits as the year has but at least four: no other order of the parts begins so.

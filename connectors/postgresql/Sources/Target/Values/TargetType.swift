@@ -5,8 +5,9 @@ import BridgeCore
 enum TargetType: Hashable, Sendable {
     case boolean
     case integer(min: Int64, max: Int64)
-    case float32
-    case float64
+    /// An integer comes back as a double, so it is taken only from a column that makes an integer of that again.
+    case float32(takesIntegers: Bool)
+    case float64(takesIntegers: Bool)
     case numeric(scale: Int?)
     /// Characters at most; nil for no limit.
     case text(Int?)
@@ -20,15 +21,17 @@ enum TargetType: Hashable, Sendable {
 
     /// - Parameters:
     ///   - typeName: the base type's name as `format_type` gives it, without domain.
-    init(typeName: String) {
+    ///   - source: where the values come from, if they come from a column.
+    init(typeName: String, source: Relation.Column? = nil) {
+        let takesIntegers = source.map { !$0.keepsClasses } ?? true
         let limit = Self.arguments(typeName)
         switch LogicalType(name: typeName) {
         case .boolean: self = .boolean
         case .int16: self = .integer(min: Int64(Int16.min), max: Int64(Int16.max))
         case .int32: self = .integer(min: Int64(Int32.min), max: Int64(Int32.max))
         case .int64: self = .integer(min: .min, max: .max)
-        case .float32: self = .float32
-        case .float64: self = .float64
+        case .float32: self = .float32(takesIntegers: takesIntegers)
+        case .float64: self = .float64(takesIntegers: takesIntegers)
         case .numeric(nil, _): self = .numeric(scale: nil)
         case .numeric(_, let scale): self = .numeric(scale: scale ?? 0)
         case .text: self = .text(nil)
@@ -46,4 +49,10 @@ enum TargetType: Hashable, Sendable {
         guard let open = name.firstIndex(of: "("), let close = name[open...].firstIndex(of: ")") else { return nil }
         return Int(name[name.index(after: open)..<close])
     }
+}
+
+extension Relation.Column {
+    /// Whether it is a column of SQLite's that converts nothing, by the declared type of a relation in canonical form: 5 and 5.0
+    /// are two values in it. A column declared ANY is taken for a STRICT table's.
+    var keepsClasses: Bool { Affinity(declared: typeName, isStrict: true) == .blob }
 }
