@@ -10,9 +10,9 @@ struct ApplyNumberTests: ApplySuite {
         ("n", "numeric"), ("s", "numeric(10,2)"), ("w", "numeric(6)"), ("h", "numeric(5,-2)"),
     ]
 
-    private func fixture() async throws -> TargetFixture {
+    private func fixture(_ direction: LinkDescription.Direction = .forward) async throws -> TargetFixture {
         let list = Self.columns.map { "\($0.0) \($0.1)" }.joined(separator: ", ")
-        let fixture = try await TargetFixture("CREATE TABLE t (id bigint PRIMARY KEY, \(list))", tables: [(TableName(name: "t"), TargetFixture.name("t"))], form: .canonical)
+        let fixture = try await TargetFixture("CREATE TABLE t (id bigint PRIMARY KEY, \(list))", tables: [(TableName(name: "t"), TargetFixture.name("t"))], form: .canonical, direction: direction)
         try await fixture.begin()
         return fixture
     }
@@ -85,6 +85,19 @@ struct ApplyNumberTests: ApplySuite {
         for (column, texts) in good {
             #expect(try await kept(column, texts.map { .string($0) }, of: described, fixture) == texts)
         }
+        try await fixture.end()
+    }
+
+    @Test("S15 S16 on the way back a number of a scaled column may be written with other zeros at its end, and no other text may")
+    func textOnTheWayBack() async throws {
+        let fixture = try await fixture(.reverse)
+        let described = described("text", declared: "TEXT")
+        let bad: [(String, TestCell)] =
+            ["007", "+5", "1e3", ".5", "5.", "-0", "1.239", "Infinity"].map { ("s", .string($0)) } + [("n", .string("007")), ("w", .string("1.5"))]
+        try await expectRefusal(bad, of: described, fixture)
+        let texts = ["7", "7.1", "7.100", "-0.5", "NaN"]
+        #expect(try await kept("s", texts.map { .string($0) }, of: described, fixture) == ["7.00", "7.10", "7.10", "-0.50", "NaN"])
+        #expect(try await kept("n", ["7.0", "7.10"].map { .string($0) }, of: described, fixture) == ["7.0", "7.10"])
         try await fixture.end()
     }
 

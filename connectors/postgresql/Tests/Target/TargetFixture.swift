@@ -20,7 +20,8 @@ struct TargetFixture {
     ///   - schema: SQL that makes the target tables.
     ///   - tables: pairs of source and target names; a name stands for both, in the schema public.
     init(
-        _ schema: String, tables: [(TableName, TableName)], form: ValueForm = .native, columns: [String]? = nil
+        _ schema: String, tables: [(TableName, TableName)], form: ValueForm = .native, columns: [String]? = nil,
+        direction: LinkDescription.Direction = .forward
     ) async throws {
         cluster = try PostgresCluster.shared
         url = try await cluster.makeDatabase("target")
@@ -28,7 +29,7 @@ struct TargetFixture {
         // Replication origins belong to the cluster, so that every link needs a name of its own.
         let name = "m\(UInt32.random(in: .min ... .max))"
         link = LinkDescription(
-            migration: name, direction: .forward,
+            migration: name, direction: direction,
             mappings: tables.map { TableMapping(source: $0.0, target: $0.1, columns: columns) }, form: form)
         target = PostgresTarget(connectionString: url)
     }

@@ -296,7 +296,8 @@ final class ApplySession {
                 context: [.init(.table, mapping.target.description)])
         }
         let plan = try RelationPlan(
-            number: planCount, relation: relation, mapping: mapping, table: table, shape: shape)
+            number: planCount, relation: relation, mapping: mapping, table: table, shape: shape,
+            isWayBack: link.direction == .reverse)
         planCount += 1
         plans[id] = plan
         return plan

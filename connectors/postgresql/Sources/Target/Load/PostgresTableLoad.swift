@@ -99,7 +99,8 @@ actor PostgresTableLoad: TableLoad {
             }
             names.append(column.name)
             let source = link.form == .canonical ? column : nil
-            targets.append((column.name, TargetType(typeName: target.baseTypeName, source: source)))
+            let type = TargetType(typeName: target.baseTypeName, source: source, isWayBack: link.direction == .reverse)
+            targets.append((column.name, type))
         }
         return names
     }

@@ -60,7 +60,8 @@ final class RelationPlan {
 
     /// - Throws: `schemaChanged` naming table and column when the two shapes do not fit any more.
     init(
-        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable, shape: String? = nil
+        number: Int, relation: Relation, mapping: TableMapping, table: TargetTable, shape: String? = nil,
+        isWayBack: Bool = false
     ) throws(BridgeError) {
         self.number = number
         self.relation = relation
@@ -92,7 +93,8 @@ final class RelationPlan {
             columns.append(
                 Column(
                     imageIndex: position, name: source.name, target: target,
-                    type: TargetType(typeName: target.baseTypeName, source: relation.form == .canonical ? source : nil),
+                    type: TargetType(
+                        typeName: target.baseTypeName, source: relation.form == .canonical ? source : nil, isWayBack: isWayBack),
                     isKey: keyNames.contains(source.name),
                     equalityOperator: equality))
         }

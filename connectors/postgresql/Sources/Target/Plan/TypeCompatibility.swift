@@ -106,7 +106,7 @@ enum TypeCompatibility {
             switch target {
             // Narrower ones are range-checked value by value, as are 0 and 1.
             case .integer, .boolean, .float64: return true
-            case .numeric(let scale): return scale == nil || scale == 0
+            case .numeric(let scale, _): return scale == nil || scale == 0
             default: return false
             }
         case .float32, .float64:

@@ -99,7 +99,7 @@ enum CellEncoder {
         case .float32(let takesIntegers):
             guard takesIntegers else { throw .wrongClass }
             guard value.magnitude <= 1 << 24 else { throw .wouldBeRounded }
-        case .numeric(let scale):
+        case .numeric(let scale, _):
             // Below zero digits in front of the point are dropped.
             if let scale, scale < 0, !fits(String(value).utf8, scale: scale) { throw .wouldBeRounded }
         default: throw .wrongClass
@@ -114,8 +114,8 @@ enum CellEncoder {
         case .float64: break
         case .float32: guard value.isNaN || Double(Float(value)) == value else { throw .wouldBeRounded }
         // Infinity as a numeric would be a word for whoever reads it back.
-        case .numeric(scale: nil): guard value.isFinite else { throw .outOfRange }
-        case .numeric(let scale?):
+        case .numeric(scale: nil, _): guard value.isFinite else { throw .outOfRange }
+        case .numeric(let scale?, _):
             guard value.isFinite else { throw .outOfRange }
             guard fits(NumberText.decimal(value).utf8, scale: scale) else { throw .wouldBeRounded }
         default: throw .wrongClass
@@ -146,7 +146,7 @@ enum CellEncoder {
             if let limit, characters > limit { throw .tooLong }
         case .other:
             _ = try countCharacters(bytes)
-        case .numeric(let scale): try check(decimal: bytes, scale: scale)
+        case .numeric(let scale, let goesByValue): try check(decimal: bytes, scale: scale, goesByValue: goesByValue)
         case .dateTime(let precision):
             guard startsWithDate(bytes) || isInfinity(bytes) else { throw .notCanonical }
             try checkSecondsFraction(bytes, precision: precision)
@@ -196,8 +196,8 @@ enum CellEncoder {
     @inline(__always)
     private static func isDigit(_ byte: UInt8) -> Bool { byte >= 0x30 && byte <= 0x39 }
 
-    /// Lets through what a column of decimals gives back byte for byte: the server reads `007` and `+7` too, and keeps 7.
-    private static func check(decimal bytes: UnsafeRawBufferPointer, scale: Int?) throws(CellRefusal) {
+    /// Lets through what a column of decimals gives back byte for byte, or with other zeros at its end: the server reads `007` and `+7` too, and keeps 7.
+    private static func check(decimal bytes: UnsafeRawBufferPointer, scale: Int?, goesByValue: Bool) throws(CellRefusal) {
         guard let decimal = NumberText.Decimal(bytes, dropsTrailingZeros: false) else {
             if "NaN".utf8.elementsEqual(bytes) { return }
             guard ["Infinity", "-Infinity"].contains(where: { $0.utf8.elementsEqual(bytes) }) else { throw .wrongClass }
@@ -207,7 +207,7 @@ enum CellEncoder {
         }
         if let scale, !fits(bytes, scale: scale) { throw .wouldBeRounded }
         guard decimal.isPlain, !(decimal.isNegative && decimal.isZero),
-            scale.map({ decimal.fraction.count == max(0, $0) }) ?? true
+            scale.map({ goesByValue || decimal.fraction.count == max(0, $0) }) ?? true
         else { throw .respelled }
     }
 

@@ -8,7 +8,8 @@ enum TargetType: Hashable, Sendable {
     /// An integer comes back as a double, so it is taken only from a column that makes an integer of that again.
     case float32(takesIntegers: Bool)
     case float64(takesIntegers: Bool)
-    case numeric(scale: Int?)
+    /// `goesByValue`: text of the same number with other zeros at its end is taken too.
+    case numeric(scale: Int?, goesByValue: Bool)
     /// Characters at most; nil for no limit.
     case text(Int?)
     case bytes
@@ -22,7 +23,9 @@ enum TargetType: Hashable, Sendable {
     /// - Parameters:
     ///   - typeName: the base type's name as `format_type` gives it, without domain.
     ///   - source: where the values come from, if they come from a column.
-    init(typeName: String, source: Relation.Column? = nil) {
+    ///   - isWayBack: a link's that leads back to where the values once came from. What an application that goes on without
+    ///     scaled decimals writes, 7 for 7.00, must not end the way back.
+    init(typeName: String, source: Relation.Column? = nil, isWayBack: Bool = false) {
         let takesIntegers = source.map { !$0.keepsClasses } ?? true
         let limit = Self.arguments(typeName)
         switch LogicalType(name: typeName) {
@@ -32,8 +35,8 @@ enum TargetType: Hashable, Sendable {
         case .int64: self = .integer(min: .min, max: .max)
         case .float32: self = .float32(takesIntegers: takesIntegers)
         case .float64: self = .float64(takesIntegers: takesIntegers)
-        case .numeric(nil, _): self = .numeric(scale: nil)
-        case .numeric(_, let scale): self = .numeric(scale: scale ?? 0)
+        case .numeric(nil, _): self = .numeric(scale: nil, goesByValue: false)
+        case .numeric(_, let scale): self = .numeric(scale: scale ?? 0, goesByValue: isWayBack)
         case .text: self = .text(nil)
         case .varchar(let length): self = .text(length)
         case .character(let length): self = .text(length)
