@@ -60,7 +60,15 @@ extension CellForm {
     static func choose(_ source: Relation.Column, _ target: Relation.Column) -> Choice {
         let refusal = Choice.incomparable("\(source.typeName) cannot be compared with \(target.typeName)")
         guard let form = between(source.type, target.type) ?? between(target.type, source.type) else { return refusal }
+        // A scaled column has but one spelling of a number, and so says nothing of the other side's. A key is told by its own.
+        if form == .numeric(byValue: false), !source.isKey, !target.isKey, isScaled(source.type) || isScaled(target.type) {
+            return .form(.numeric(byValue: true))
+        }
         return .form(form)
+    }
+
+    private static func isScaled(_ type: LogicalType) -> Bool {
+        if case .numeric(_, _?) = type { true } else { false }
     }
 
     /// Whether a type is the decimals', and the other may be a column's that holds numbers, whatever it was planned as.

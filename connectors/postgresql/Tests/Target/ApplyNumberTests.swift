@@ -98,6 +98,13 @@ struct ApplyNumberTests: ApplySuite {
         let texts = ["7", "7.1", "7.100", "-0.5", "NaN"]
         #expect(try await kept("s", texts.map { .string($0) }, of: described, fixture) == ["7.00", "7.10", "7.10", "-0.50", "NaN"])
         #expect(try await kept("n", ["7.0", "7.10"].map { .string($0) }, of: described, fixture) == ["7.0", "7.10"])
+        // Two rows of the source would be one.
+        for index in ["CREATE UNIQUE INDEX u ON t(s)", "CREATE UNIQUE INDEX u ON t((s + 1))"] {
+            try await fixture.cluster.psql(fixture.url, index)
+            try await expectRefusal([("s", .string("7"))], of: described, fixture)
+            #expect(try await kept("s", [.string("7.00")], of: described, fixture) == ["7.00"])
+            try await fixture.cluster.psql(fixture.url, "DROP INDEX u")
+        }
         try await fixture.end()
     }
 

@@ -28,8 +28,8 @@ struct CopiedTable {
     init(_ table: SQLiteTable, _ traveling: TravelingColumns, filter: String?) {
         self.table = table
         self.traveling = traveling
-        // The plus keeps a filter on the key's first columns from being taken for a constant of the order: SQLite would
-        // then sort, for each chunk, all that is left of the table.
+        // The plus keeps a filter on the key's columns out of the choice of the path: with one SQLite would sort, for each
+        // chunk, all that is left of the table.
         self.filter = filter.map { table.isWithoutRowid ? "+(\($0))" : "(\($0))" }
         let alias = quoteIdentifier(table.name)
         let key = table.key.map { "\(alias).\(quoteIdentifier(table.columns[$0].name))" }

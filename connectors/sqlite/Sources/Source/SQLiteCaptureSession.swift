@@ -103,7 +103,7 @@ package actor SQLiteCaptureSession: CaptureSession {
                 _ = wake.take()
                 return false
             case .written:
-                switch try lookAgain(reader, watch) {
+                switch try lookAgain(reader, watch, until: deadline) {
                 case .written: return true
                 case .raised:
                     _ = wake.take()
@@ -119,11 +119,14 @@ package actor SQLiteCaptureSession: CaptureSession {
 
     /// Behind a write to the files, waits for what it commits.
     /// - Returns: `written` if there is a commit to be seen, `raised` if the session was interrupted.
-    private func lookAgain(_ reader: LogReader, _ watch: ChangeWatch) throws(BridgeError) -> ChangeWatch.Event {
+    private func lookAgain(
+        _ reader: LogReader, _ watch: ChangeWatch, until deadline: ContinuousClock.Instant
+    ) throws(BridgeError) -> ChangeWatch.Event {
         var rechecks = Rechecks()
         while true {
             if try reader.somethingWasCommitted() { return .written }
-            guard let pause = rechecks.next() else { return .nothing }
+            // An application may go on writing for long.
+            guard let pause = rechecks.next(), .now < deadline, mailbox.state.withLock({ $0.failure }) == nil else { return .nothing }
             guard rechecks.heedsWrites else {
                 usleep(useconds_t(pause))
                 continue

@@ -99,8 +99,7 @@ actor PostgresTableLoad: TableLoad {
             }
             names.append(column.name)
             let source = link.form == .canonical ? column : nil
-            let type = TargetType(typeName: target.baseTypeName, source: source, isWayBack: link.direction == .reverse)
-            targets.append((column.name, type))
+            targets.append((column.name, TargetType(typeName: target.baseTypeName, source: source)))
         }
         return names
     }

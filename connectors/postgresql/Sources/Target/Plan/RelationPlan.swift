@@ -90,11 +90,14 @@ final class RelationPlan {
             var equality = "pg_catalog.="
             if let index, let part = index.columns?.firstIndex(of: source.name) { equality = index.operators[part] }
             columnOfImage.append(columns.count)
+            // Where rows are told apart by it, 7 and 7.00 are two in the source and would be one here.
+            let tellsRows = keyNames.contains(source.name) || table.uniqueIndexes.contains { $0.columns?.contains(source.name) ?? true }
             columns.append(
                 Column(
                     imageIndex: position, name: source.name, target: target,
                     type: TargetType(
-                        typeName: target.baseTypeName, source: relation.form == .canonical ? source : nil, isWayBack: isWayBack),
+                        typeName: target.baseTypeName, source: relation.form == .canonical ? source : nil,
+                        goesByValue: isWayBack && !tellsRows),
                     isKey: keyNames.contains(source.name),
                     equalityOperator: equality))
         }

@@ -23,9 +23,9 @@ enum TargetType: Hashable, Sendable {
     /// - Parameters:
     ///   - typeName: the base type's name as `format_type` gives it, without domain.
     ///   - source: where the values come from, if they come from a column.
-    ///   - isWayBack: a link's that leads back to where the values once came from. What an application that goes on without
-    ///     scaled decimals writes, 7 for 7.00, must not end the way back.
-    init(typeName: String, source: Relation.Column? = nil, isWayBack: Bool = false) {
+    ///   - goesByValue: for a link that leads back to where the values once came from. What an application that goes on
+    ///     without scaled decimals writes, 7 for 7.00, must not end the way back.
+    init(typeName: String, source: Relation.Column? = nil, goesByValue: Bool = false) {
         let takesIntegers = source.map { !$0.keepsClasses } ?? true
         let limit = Self.arguments(typeName)
         switch LogicalType(name: typeName) {
@@ -36,7 +36,7 @@ enum TargetType: Hashable, Sendable {
         case .float32: self = .float32(takesIntegers: takesIntegers)
         case .float64: self = .float64(takesIntegers: takesIntegers)
         case .numeric(nil, _): self = .numeric(scale: nil, goesByValue: false)
-        case .numeric(_, let scale): self = .numeric(scale: scale ?? 0, goesByValue: isWayBack)
+        case .numeric(_, let scale): self = .numeric(scale: scale ?? 0, goesByValue: goesByValue)
         case .text: self = .text(nil)
         case .varchar(let length): self = .text(length)
         case .character(let length): self = .text(length)
