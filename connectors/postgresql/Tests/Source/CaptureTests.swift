@@ -205,10 +205,11 @@ import Testing
             migration: fixture.link.migration, direction: .forward,
             mappings: [TableMapping(source: TableName(schema: "public", name: "t"), target: TableName(name: "t"))], form: .native)
         let origin = try await source.prepareCapture(link, replacingLeftovers: false)
+        // Not by a SET: the time of the database's own setting may be over before it is read.
         try await fixture.cluster.psql(
-            fixture.uri,
+            fixture.uri + "&options=-c%20statement_timeout%3D0%20-c%20default_transaction_read_only%3Doff",
             """
-            SET default_transaction_read_only = off; SET statement_timeout = 0; SET client_encoding = 'UTF8';
+            SET client_encoding = 'UTF8';
             INSERT INTO public.t VALUES (1, 0.1::float8 + 0.2::float8, 1/3.0, '2024-02-03 04:05:06.7+00', '2024-02-03',
                 '1 mon 2 days 03:04:05', '\\xff00', 12.5)
             """)
