@@ -130,6 +130,8 @@ struct FuzzHistory {
     /// What happens beside the application's statements.
     private mutating func operate(_ place: FuzzPlace, _ application: Database) throws -> String? {
         if isAltering, random.chance(6) {
+            // A name that is no column's any more would be taken for a text.
+            try lookAtSchema(application)
             let sql = statements.alteration()
             place.mirror.origins = statements.origins
             return try attempt(sql, application)
